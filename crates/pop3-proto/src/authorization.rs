@@ -1,0 +1,130 @@
+//! AUTHORIZATION: who is it, and is the connection fit to be asked (RFC 1939 §4).
+
+mod login;
+mod start_tls;
+
+pub use login::{Login, Refusal};
+pub use start_tls::StartTls;
+
+use crate::capabilities::{self, Phase};
+use crate::command::{Command, Unusable};
+use crate::credentials::{Credentials, Password};
+use crate::line::Line;
+use crate::policy::{CloseReason, Policy, Tls};
+use crate::replies;
+
+/// The state before login.
+#[derive(Debug)]
+pub struct Authorization {
+    policy: Policy,
+    /// The name of the last USER. Kept until PASS uses it or the stream changes.
+    user: Option<String>,
+    bad_commands: u32,
+    refused_logins: u32,
+}
+
+/// What the driver does next. It flushes `out` first, whatever the step.
+#[derive(Debug)]
+#[must_use]
+pub enum AuthorizationStep {
+    /// Take the next line.
+    Continue(Authorization),
+    /// Check the credentials and answer with [`Login::accept`] or [`Login::refuse`]. Pipelined lines wait.
+    Login(Login, Credentials),
+    /// Flush, end the session if anything is buffered behind the line, else shake hands and call
+    /// [`StartTls::established`].
+    StartTls(StartTls),
+    /// Flush and close. Nothing that follows is processed.
+    Close(CloseReason),
+}
+
+impl Authorization {
+    /// A fresh connection.
+    pub fn new(policy: Policy) -> Self {
+        Self { policy, user: None, bad_commands: 0, refused_logins: 0 }
+    }
+
+    /// Writes the greeting. The driver sends it once, at the start of the connection; there is none after
+    /// STLS (RFC 2595 §4).
+    pub fn greeting(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"+OK ");
+        let text: String = self.policy.greeting.chars().filter(|&c| c != '<' && c != '>').collect();
+        replies::clean(&text, out);
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// What the connection may do.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Processes one line.
+    pub fn line(self, line: Line<'_>, out: &mut Vec<u8>) -> AuthorizationStep {
+        match Command::parse(line) {
+            Ok(Command::User(name)) => return self.user(name, out),
+            Ok(Command::Pass(password)) => return self.pass(password, out),
+            Ok(Command::Stls) => return self.stls(out),
+            Ok(Command::Capa) => capabilities::list(&self.policy, Phase::Authorization, out),
+            // RFC 1939 §4: no UPDATE is entered from here.
+            Ok(Command::Quit) => {
+                replies::ok("bye", out);
+                return AuthorizationStep::Close(CloseReason::Quit);
+            }
+            Ok(
+                Command::Dele(_)
+                | Command::List(_)
+                | Command::Noop
+                | Command::Retr(_)
+                | Command::Rset
+                | Command::Stat
+                | Command::Top(..)
+                | Command::Uidl(_),
+            ) => return self.bad("log in first", out),
+            Err(Unusable::Bad(text)) => return self.bad(text, out),
+            Err(Unusable::Foreign) => return AuthorizationStep::Close(CloseReason::ForeignProtocol),
+        }
+        AuthorizationStep::Continue(self)
+    }
+
+    /// The answer is the same whether there is such a mailbox or not.
+    fn user(mut self, name: &str, out: &mut Vec<u8>) -> AuthorizationStep {
+        // RFC 2595 §2.3. Refused before the password is on the wire, and without [AUTH] (RFC 3206 §5), which
+        // would make the client ask its user for another password.
+        if !self.policy.allows_passwords() {
+            return self.bad("TLS is required before login", out);
+        }
+        self.user = Some(name.to_owned());
+        replies::ok("send PASS", out);
+        AuthorizationStep::Continue(self)
+    }
+
+    fn pass(mut self, password: &[u8], out: &mut Vec<u8>) -> AuthorizationStep {
+        // Without a USER that was taken there is no PASS; so this also keeps what `user` keeps.
+        let Some(login) = self.user.take() else {
+            return self.bad("send USER first", out);
+        };
+        let credentials = Credentials { login, password: Password::new(password) };
+        AuthorizationStep::Login(Login::new(self), credentials)
+    }
+
+    fn stls(self, out: &mut Vec<u8>) -> AuthorizationStep {
+        match self.policy.tls {
+            Tls::Available => {
+                replies::ok("begin TLS", out);
+                AuthorizationStep::StartTls(StartTls::new(self))
+            }
+            Tls::Active => self.bad("TLS is active already", out),
+            Tls::Unavailable => self.bad("TLS is not available", out),
+        }
+    }
+
+    fn bad(mut self, text: &'static str, out: &mut Vec<u8>) -> AuthorizationStep {
+        self.bad_commands += 1;
+        if self.bad_commands >= self.policy.max_bad_commands {
+            replies::err("too many bad commands", out);
+            return AuthorizationStep::Close(CloseReason::TooManyBadCommands);
+        }
+        replies::err(text, out);
+        AuthorizationStep::Continue(self)
+    }
+}

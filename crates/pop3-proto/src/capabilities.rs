@@ -1,0 +1,82 @@
+//! CAPA (RFC 2449 §5).
+
+use crate::policy::{Policy, Tls};
+use crate::replies;
+
+/// Which state asks: some capabilities depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Authorization,
+    Transaction,
+}
+
+/// Answers CAPA.
+pub(crate) fn list(policy: &Policy, phase: Phase, out: &mut Vec<u8>) {
+    replies::ok("capability list follows", out);
+    out.extend_from_slice(b"TOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\n");
+    if policy.allows_passwords() {
+        out.extend_from_slice(b"USER\r\n");
+    }
+    // RFC 2595 §4: listed where it is permitted, which is in AUTHORIZATION and not twice. That is the later and
+    // narrower rule than RFC 2449 §5, by which both states list the same.
+    if policy.tls == Tls::Available && phase == Phase::Authorization {
+        out.extend_from_slice(b"STLS\r\n");
+    }
+    if let Some(seconds) = policy.login_delay_secs {
+        out.extend_from_slice(b"LOGIN-DELAY ");
+        replies::integer(u64::from(seconds), out);
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"EXPIRE ");
+    match policy.expire_days {
+        Some(days) => replies::integer(u64::from(days), out),
+        None => out.extend_from_slice(b"NEVER"),
+    }
+    out.extend_from_slice(b"\r\n");
+    if !policy.implementation.is_empty() {
+        out.extend_from_slice(b"IMPLEMENTATION ");
+        replies::clean(&policy.implementation, out);
+        out.extend_from_slice(b"\r\n");
+    }
+    replies::terminator(out);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(policy: &Policy, phase: Phase, expected: &str) {
+        let mut out = Vec::new();
+        list(policy, phase, &mut out);
+        let text = String::from_utf8(out).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[0], "+OK capability list follows");
+        assert_eq!(lines[lines.len() - 1], ".");
+        let fixed = "TOP,UIDL,RESP-CODES,AUTH-RESP-CODE,PIPELINING,";
+        assert_eq!(lines[1..lines.len() - 1].join(","), format!("{fixed}{expected}"));
+    }
+
+    #[test]
+    fn capabilities_depend_on_tls_and_state() {
+        let mut policy = Policy::new("", "Postern");
+        check(&policy, Phase::Authorization, "EXPIRE NEVER,IMPLEMENTATION Postern");
+        policy.tls = Tls::Available;
+        check(&policy, Phase::Authorization, "STLS,EXPIRE NEVER,IMPLEMENTATION Postern");
+        check(&policy, Phase::Transaction, "EXPIRE NEVER,IMPLEMENTATION Postern");
+        policy.plaintext_login = true;
+        check(&policy, Phase::Authorization, "USER,STLS,EXPIRE NEVER,IMPLEMENTATION Postern");
+        policy.plaintext_login = false;
+        policy.tls = Tls::Active;
+        check(&policy, Phase::Authorization, "USER,EXPIRE NEVER,IMPLEMENTATION Postern");
+        check(&policy, Phase::Transaction, "USER,EXPIRE NEVER,IMPLEMENTATION Postern");
+    }
+
+    #[test]
+    fn capabilities_of_policy() {
+        let mut policy = Policy::new("", "");
+        policy.login_delay_secs = Some(60);
+        policy.expire_days = Some(30);
+        check(&policy, Phase::Authorization, "LOGIN-DELAY 60,EXPIRE 30");
+    }
+}

@@ -1,0 +1,224 @@
+//! One line, parsed. What cannot be a command never gets further than here.
+
+use crate::foreign;
+use crate::line::Line;
+use crate::number::MessageNumber;
+use crate::verb::{Verb, split};
+
+/// A well-formed command, whatever the state makes of it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Command<'a> {
+    Capa,
+    Dele(MessageNumber),
+    List(Option<MessageNumber>),
+    Noop,
+    Pass(&'a [u8]),
+    Quit,
+    Retr(MessageNumber),
+    Rset,
+    Stat,
+    Stls,
+    Top(MessageNumber, u64),
+    Uidl(Option<MessageNumber>),
+    User(&'a str),
+}
+
+/// A line that is not a command.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Unusable {
+    /// Answered with this text, and counted.
+    Bad(&'static str),
+    /// From a peer that speaks another protocol.
+    Foreign,
+}
+
+/// A mail address (64 octets, `@`, 255 octets: RFC 5321 §4.5.3.1) is the longest login name there is.
+const MAX_LOGIN_OCTETS: usize = 320;
+
+const BAD_NUMBER: Unusable = Unusable::Bad("that is not a message number");
+const NO_ARGUMENT: Unusable = Unusable::Bad("this command takes no argument");
+
+impl<'a> Command<'a> {
+    pub(crate) fn parse(line: Line<'a>) -> Result<Self, Unusable> {
+        let Line::Complete(line) = line else {
+            return Err(Unusable::Bad("the line is too long"));
+        };
+        if foreign::is_foreign(line) {
+            return Err(Unusable::Foreign);
+        }
+        let (keyword, rest) = split(line);
+        match Verb::from_keyword(keyword) {
+            Verb::Capa => no_argument(rest, Self::Capa),
+            Verb::Noop => no_argument(rest, Self::Noop),
+            Verb::Quit => no_argument(rest, Self::Quit),
+            Verb::Rset => no_argument(rest, Self::Rset),
+            Verb::Stat => no_argument(rest, Self::Stat),
+            Verb::Stls => no_argument(rest, Self::Stls),
+            Verb::Dele => one_number(rest).map(Self::Dele),
+            Verb::Retr => one_number(rest).map(Self::Retr),
+            Verb::List => optional_number(rest).map(Self::List),
+            Verb::Uidl => optional_number(rest).map(Self::Uidl),
+            Verb::Top => top(rest),
+            Verb::User => user(rest),
+            Verb::Pass => pass(rest),
+            Verb::Apop => Err(Unusable::Bad("APOP is not offered here")),
+            Verb::Auth => Err(Unusable::Bad("AUTH is not offered here")),
+            Verb::Unknown => Err(Unusable::Bad("unknown command")),
+        }
+    }
+}
+
+/// The arguments, which RFC 1939 §3 parts with one space each; more spaces, and trailing ones, are tolerated.
+fn arguments(rest: Option<&[u8]>) -> impl Iterator<Item = &[u8]> {
+    rest.unwrap_or_default().split(|&octet| octet == b' ').filter(|argument| !argument.is_empty())
+}
+
+fn no_argument<'a>(rest: Option<&[u8]>, command: Command<'a>) -> Result<Command<'a>, Unusable> {
+    if arguments(rest).next().is_some() { Err(NO_ARGUMENT) } else { Ok(command) }
+}
+
+fn optional_number(rest: Option<&[u8]>) -> Result<Option<MessageNumber>, Unusable> {
+    let mut arguments = arguments(rest);
+    match (arguments.next(), arguments.next()) {
+        (None, _) => Ok(None),
+        (Some(number), None) => MessageNumber::parse(number).map(Some).ok_or(BAD_NUMBER),
+        (Some(_), Some(_)) => Err(Unusable::Bad("one message number at most")),
+    }
+}
+
+fn one_number(rest: Option<&[u8]>) -> Result<MessageNumber, Unusable> {
+    optional_number(rest)?.ok_or(Unusable::Bad("a message number is needed"))
+}
+
+fn top<'a>(rest: Option<&[u8]>) -> Result<Command<'a>, Unusable> {
+    const USAGE: Unusable = Unusable::Bad("a message number and a number of lines are needed");
+    let mut arguments = arguments(rest);
+    let (Some(number), Some(lines), None) = (arguments.next(), arguments.next(), arguments.next()) else {
+        return Err(USAGE);
+    };
+    if !lines.iter().all(u8::is_ascii_digit) {
+        return Err(USAGE);
+    }
+    // RFC 1939 §7: more lines than there are is the whole message, so a count past 2^64 can be clipped.
+    let lines = lines
+        .iter()
+        .fold(0_u64, |lines, digit| lines.saturating_mul(10).saturating_add(u64::from(digit - b'0')));
+    Ok(Command::Top(MessageNumber::parse(number).ok_or(BAD_NUMBER)?, lines))
+}
+
+fn user(rest: Option<&[u8]>) -> Result<Command<'_>, Unusable> {
+    let name =
+        str::from_utf8(rest.unwrap_or_default()).map_err(|_| Unusable::Bad("the name is not UTF-8"))?;
+    let name = name.trim_matches(' ');
+    if name.is_empty() || name.len() > MAX_LOGIN_OCTETS || name.chars().any(char::is_control) {
+        return Err(Unusable::Bad("that is not a login name"));
+    }
+    Ok(Command::User(name))
+}
+
+/// RFC 1939 §7: "a server may treat spaces in the argument as part of the password", so everything behind
+/// the one space is the password. An empty one is refused here: some directories take it for anonymous.
+fn pass(rest: Option<&[u8]>) -> Result<Command<'_>, Unusable> {
+    match rest {
+        None | Some([]) => Err(Unusable::Bad("a password is needed")),
+        Some(password) => Ok(Command::Pass(password)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(line: &[u8], expected: &Command<'_>) {
+        assert_eq!(Command::parse(Line::Complete(line)).as_ref(), Ok(expected));
+    }
+
+    #[track_caller]
+    fn check_bad(line: &[u8]) {
+        let parsed = Command::parse(Line::Complete(line));
+        assert!(matches!(parsed, Err(Unusable::Bad(_))), "{parsed:?}");
+    }
+
+    fn number(number: u32) -> MessageNumber {
+        MessageNumber::new(number).unwrap()
+    }
+
+    #[test]
+    fn keywords_in_any_case_with_trailing_spaces() {
+        check(b"STAT", &Command::Stat);
+        check(b"sTaT  ", &Command::Stat);
+        check(b"retr 1 ", &Command::Retr(number(1)));
+        check(b"RETR  1", &Command::Retr(number(1)));
+        check_bad(b" STAT");
+        check_bad(b"STAT\t");
+        check_bad(b"STATS");
+        check_bad(b"");
+    }
+
+    #[test]
+    fn arguments_where_there_are_none() {
+        for line in ["STAT 1", "NOOP x", "RSET 1", "QUIT now", "CAPA x", "STLS x"] {
+            check_bad(line.as_bytes());
+        }
+    }
+
+    #[test]
+    fn message_numbers() {
+        for verb in ["RETR", "DELE", "LIST", "UIDL"] {
+            for bad in ["0", "-1", "+1", "01", "1x", "4294967296", "18446744073709551616", "1 2", "1\t"] {
+                check_bad(format!("{verb} {bad}").as_bytes());
+            }
+        }
+        check_bad(b"RETR");
+        check_bad(b"DELE ");
+        check(b"LIST", &Command::List(None));
+        check(b"LIST ", &Command::List(None));
+        check(b"UIDL ", &Command::Uidl(None));
+        check(b"UIDL 2 ", &Command::Uidl(Some(number(2))));
+        check(b"DELE 4294967295", &Command::Dele(number(u32::MAX)));
+    }
+
+    #[test]
+    fn top_takes_two_numbers() {
+        check(b"TOP 1 0", &Command::Top(number(1), 0));
+        check(b"TOP 1 10 ", &Command::Top(number(1), 10));
+        check(b"TOP 1 99999999999999999999999", &Command::Top(number(1), u64::MAX));
+        for line in
+            ["TOP", "TOP ", "TOP 1", "TOP 1 ", "TOP 1 -1", "TOP 1 +1", "TOP 1 x", "TOP 0 1", "TOP 1 1 1"]
+        {
+            check_bad(line.as_bytes());
+        }
+    }
+
+    #[test]
+    fn pass_takes_the_rest_of_the_line() {
+        check(b"PASS  two words ", &Command::Pass(b" two words "));
+        check(b"pass  ", &Command::Pass(b" "));
+        check(b"PASS \xff\x00\x01", &Command::Pass(b"\xff\x00\x01"));
+        check("PASS pässwörd".as_bytes(), &Command::Pass("pässwörd".as_bytes()));
+        check_bad(b"PASS");
+        check_bad(b"PASS ");
+    }
+
+    #[test]
+    fn login_names_are_bounded_text() {
+        check(b"USER alice@example.org ", &Command::User("alice@example.org"));
+        check("USER åsa@example.org".as_bytes(), &Command::User("åsa@example.org"));
+        check(b"USER two words", &Command::User("two words"));
+        check_bad(b"USER");
+        check_bad(b"USER  ");
+        check_bad(b"USER a\xff");
+        check_bad(b"USER a\x1b[2J");
+        check(format!("USER {}", "x".repeat(320)).as_bytes(), &Command::User(&"x".repeat(320)));
+        check_bad(format!("USER {}", "x".repeat(321)).as_bytes());
+    }
+
+    #[test]
+    fn what_is_not_offered() {
+        for line in ["APOP a b", "AUTH", "AUTH ", "AUTH PLAIN", "LAST", "XTND XMIT", "UTF8", "LANG"] {
+            assert!(matches!(Command::parse(Line::Complete(line.as_bytes())), Err(Unusable::Bad(_))));
+        }
+        assert_eq!(Command::parse(Line::Complete(b"GET / HTTP/1.1")), Err(Unusable::Foreign));
+    }
+}

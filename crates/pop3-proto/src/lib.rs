@@ -1,0 +1,49 @@
+//! POP3 as values: a server core that owns no socket, clock, runtime or store.
+//!
+//! Bytes go into a [`LineBuffer`], lines go into the state, a step comes out. The driver flushes what was
+//! written to `out`, does what the step asks, and reports back on the value the step handed it. There is one
+//! type per state of RFC 1939 §3, so that what a state does not allow cannot be written down:
+//!
+//! ```text
+//!                    ┌── STLS ──▶ StartTls ── established ──┐
+//!                    │                                      ▼
+//!  connect ──▶ Authorization ◀── refuse ── Login      Authorization (TLS active, USER forgotten)
+//!                    │                      ▲ │
+//!                    ├────── USER, PASS ────┘ └── accept ──▶ Transaction ── QUIT ──▶ Update
+//!                    │                                            │               committed │ failed
+//!                    └── QUIT, HTTP, TLS bytes, too many errors ──┴──▶ closed
+//! ```
+//!
+//! An [`Update`] is built by QUIT in TRANSACTION and by nothing else, so a session that ends in any other way
+//! cannot remove mail (RFC 1939 §6).
+//!
+//! What is deliberately absent: APOP (it needs the password in clear at rest), LAST and XTND (gone since
+//! RFC 1460), and AUTH, which a later state beside [`Login`] will carry.
+
+mod authorization;
+mod capabilities;
+mod command;
+mod credentials;
+mod foreign;
+mod line;
+mod marks;
+mod number;
+mod policy;
+pub mod replies;
+mod stuffing;
+mod top;
+mod transaction;
+mod update;
+mod verb;
+mod wipe;
+
+pub use authorization::{Authorization, AuthorizationStep, Login, Refusal, StartTls};
+pub use credentials::{Credentials, Password};
+pub use line::{Line, LineBuffer, MAX_LINE_OCTETS};
+pub use number::MessageNumber;
+pub use policy::{CloseReason, Policy, Tls};
+pub use stuffing::ByteStuffer;
+pub use top::TopLimit;
+pub use transaction::{DropListing, Request, Transaction, TransactionStep};
+pub use update::Update;
+pub use verb::Verb;

@@ -1,0 +1,8 @@
+//! The core driven as a listener would drive it, with a maildrop in memory.
+
+mod driver;
+mod login;
+mod numbers;
+mod properties;
+mod states;
+mod transcripts;
