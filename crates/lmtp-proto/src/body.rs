@@ -1,0 +1,7 @@
+//! The message on its way in: transferred octets to canonical octets.
+
+mod canonical;
+mod unstuff;
+
+pub(crate) use canonical::Canonicaliser;
+pub(crate) use unstuff::{Unstuffed, Unstuffer};
