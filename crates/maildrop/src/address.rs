@@ -1,0 +1,159 @@
+//! Mail addresses in the form they are looked up by.
+
+use std::fmt;
+
+/// Longest domain name in octets (RFC 5321 §4.5.3.1.2).
+const DOMAIN_OCTETS_MAX: usize = 255;
+/// Longest local part in octets (RFC 5321 §4.5.3.1.1).
+const LOCAL_PART_OCTETS_MAX: usize = 64;
+
+/// Why a text is not an address or a domain name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// There is no `@`, or nothing on one side of it.
+    #[error("an address has the form local-part@domain")]
+    Shape,
+    /// The local part is longer than 64 octets.
+    #[error("the local part is longer than 64 octets")]
+    LocalPartTooLong,
+    /// The local part holds a control character or a space.
+    #[error("the local part holds a control character or white space")]
+    LocalPartCharacter,
+    /// The domain is not a host name of dot-separated labels.
+    #[error(
+        "the domain is not a host name: labels of 1 to 63 letters, digits and hyphens, 255 octets in all"
+    )]
+    Domain,
+}
+
+/// A domain name in lower case: labels of letters, digits and hyphens (IDNs as A-labels).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct DomainName(String);
+
+impl DomainName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<&str> for DomainName {
+    type Error = AddressError;
+
+    fn try_from(text: &str) -> Result<Self, AddressError> {
+        let label = |l: &str| {
+            (1..=63).contains(&l.len())
+                && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+                && !l.starts_with('-')
+                && !l.ends_with('-')
+        };
+        if text.is_empty() || text.len() > DOMAIN_OCTETS_MAX || !text.split('.').all(label) {
+            return Err(AddressError::Domain);
+        }
+        Ok(Self(text.to_ascii_lowercase()))
+    }
+}
+
+impl fmt::Display for DomainName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A mailbox address, `local-part@domain`, folded to lower case: two spellings of one address are equal.
+///
+/// Folding the local part departs from the letter of RFC 5321 §2.4, as every hoster does: nobody wants
+/// `Alice@` and `alice@` to be two people.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address {
+    text: String,
+    at: usize,
+}
+
+impl Address {
+    /// The address of `local` at `domain`.
+    pub fn new(local: &str, domain: &str) -> Result<Self, AddressError> {
+        if local.is_empty() {
+            return Err(AddressError::Shape);
+        }
+        if local.len() > LOCAL_PART_OCTETS_MAX {
+            return Err(AddressError::LocalPartTooLong);
+        }
+        if local.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return Err(AddressError::LocalPartCharacter);
+        }
+        let domain = DomainName::try_from(domain)?;
+        let local = local.to_lowercase();
+        Ok(Self { at: local.len(), text: format!("{local}@{domain}") })
+    }
+
+    /// The whole address as text.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The domain, in lower case.
+    pub fn domain(&self) -> &str {
+        &self.text[self.at + 1..]
+    }
+
+    /// The part before the `@`, in lower case.
+    pub fn local_part(&self) -> &str {
+        &self.text[..self.at]
+    }
+}
+
+impl TryFrom<&str> for Address {
+    type Error = AddressError;
+
+    fn try_from(text: &str) -> Result<Self, AddressError> {
+        let (local, domain) = text.rsplit_once('@').ok_or(AddressError::Shape)?;
+        Self::new(local, domain)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Address({})", self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: Result<&str, AddressError>) {
+        assert_eq!(Address::try_from(text).as_ref().map(Address::as_str), expected.as_ref().map(|s| *s));
+    }
+
+    #[test]
+    fn folds_case() {
+        check("Alice@Demo.TEST", Ok("alice@demo.test"));
+        check("BJÖRN@demo.test", Ok("björn@demo.test"));
+    }
+
+    #[test]
+    fn takes_the_last_at_sign() {
+        check("a@b@demo.test", Ok("a@b@demo.test"));
+        assert_eq!(Address::try_from("a@b@demo.test").unwrap().domain(), "demo.test");
+    }
+
+    #[test]
+    fn refuses_what_is_no_address() {
+        check("alice", Err(AddressError::Shape));
+        check("@demo.test", Err(AddressError::Shape));
+        check("alice@", Err(AddressError::Domain));
+        check("alice@-x.test", Err(AddressError::Domain));
+        check("alice@a..test", Err(AddressError::Domain));
+        check("al ice@demo.test", Err(AddressError::LocalPartCharacter));
+        check("al\u{0}ice@demo.test", Err(AddressError::LocalPartCharacter));
+        check(&format!("{}@demo.test", "a".repeat(65)), Err(AddressError::LocalPartTooLong));
+    }
+}

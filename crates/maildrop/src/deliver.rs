@@ -1,0 +1,308 @@
+//! Delivery: a message comes in, its octets go to the blob store, then its rows to the index, then it is
+//! acknowledged (P1).
+
+use std::{sync::Arc, time::Duration};
+
+use time::OffsetDateTime;
+use tracing::{error, warn};
+
+use crate::{
+    Address, EntryEnvelope, MailboxId, Measure, Measured, StoredEntry, TenantCache, TenantId, delivered_to,
+    port::{BlobError, BlobStore, Directory, EntryWriter, Index, IndexError, NewMessage, RowOutcome},
+};
+
+/// How often, and after how long a pause, rows are tried again when the database went away in the middle:
+/// long enough for a restart, short enough for the MTA's patience (RFC 5321 §4.5.3.2.6 gives 10 minutes).
+const ROW_ATTEMPTS: u32 = 6;
+const ROW_PAUSE: Duration = Duration::from_millis(250);
+
+/// The delivery service.
+#[derive(Clone, Debug)]
+pub struct Deliveries {
+    directory: Arc<dyn Directory>,
+    index: Arc<dyn Index>,
+    blob: Arc<dyn BlobStore>,
+    tenants: TenantCache,
+}
+
+/// A mailbox a message goes to, and the address that led there.
+#[derive(Clone, Debug)]
+pub struct Recipient {
+    /// The mailbox's tenant.
+    pub tenant: TenantId,
+    /// The mailbox.
+    pub mailbox: MailboxId,
+    /// The address, served as `Delivered-To`.
+    pub address: Address,
+}
+
+/// What RCPT learns of an address.
+#[derive(Clone, Debug)]
+pub enum RecipientCheck {
+    /// Mail for it is taken.
+    Accepted(Recipient),
+    /// Nobody has this address.
+    Unknown,
+    /// The mailbox is full, or the message's announced size does not fit in.
+    OverQuota,
+}
+
+/// A message about to come in.
+#[derive(Clone, Debug)]
+pub struct NewDelivery {
+    /// The reverse-path, empty for a bounce.
+    pub sender: String,
+    /// Where it goes, of any tenant, in the order of the outcomes.
+    pub recipients: Vec<Recipient>,
+    /// Trace fields to be stored in front of it ([`crate::Trace`]).
+    pub trace: Vec<u8>,
+    /// When it came in.
+    pub received_at: OffsetDateTime,
+}
+
+/// What became of the message for one recipient.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// It is durable and in the maildrop.
+    Delivered,
+    /// The mailbox's quota does not hold it.
+    OverQuota,
+    /// The mailbox went away meanwhile.
+    Unknown,
+    /// The blob store has no room.
+    StorageFull,
+    /// Not now: the sender shall try again.
+    Temporary,
+}
+
+impl Deliveries {
+    /// The service over these ports.
+    pub fn new(
+        directory: Arc<dyn Directory>,
+        index: Arc<dyn Index>,
+        blob: Arc<dyn BlobStore>,
+        tenants: TenantCache,
+    ) -> Self {
+        Self { directory, index, blob, tenants }
+    }
+
+    /// Checks the address of one RCPT. `announced` is the size the sender gave (RFC 1870), if any.
+    pub async fn recipient(
+        &self,
+        address: Address,
+        announced: Option<u64>,
+    ) -> Result<RecipientCheck, IndexError> {
+        let found = self.directory.all_tenants_recipients(std::slice::from_ref(&address)).await?;
+        let Some(Some(found)) = found.into_iter().next() else { return Ok(RecipientCheck::Unknown) };
+        if found.free_octets.is_some_and(|free| free == 0 || announced.unwrap_or(0) > free) {
+            return Ok(RecipientCheck::OverQuota);
+        }
+        Ok(RecipientCheck::Accepted(Recipient { tenant: found.tenant, mailbox: found.mailbox, address }))
+    }
+
+    /// Begins to take a message in. What goes wrong for one tenant does not touch another's recipients; it
+    /// shows in the outcomes.
+    pub async fn begin(&self, new: NewDelivery) -> Delivery {
+        let mut shares: Vec<Share> = Vec::new();
+        let mut places = Vec::with_capacity(new.recipients.len());
+        for recipient in new.recipients {
+            let share = match shares.iter().position(|s| s.tenant == recipient.tenant) {
+                Some(i) => i,
+                None => {
+                    shares.push(Share { tenant: recipient.tenant, recipients: vec![], writer: Err(None) });
+                    shares.len() - 1
+                }
+            };
+            let in_share = &mut shares[share].recipients;
+            // Two addresses of one mailbox in one transaction make one message, not two.
+            let row = match in_share.iter().position(|(m, _)| *m == recipient.mailbox) {
+                Some(i) => i,
+                None => {
+                    in_share.push((recipient.mailbox, recipient.address.as_str().to_owned()));
+                    in_share.len() - 1
+                }
+            };
+            places.push((share, row));
+        }
+        for share in &mut shares {
+            let envelope = EntryEnvelope {
+                received_at: new.received_at,
+                sender: new.sender.clone(),
+                recipients: share.recipients.clone(),
+            };
+            share.writer = self.open_writer(share.tenant, envelope).await;
+        }
+        let mut delivery = Delivery {
+            index: Arc::clone(&self.index),
+            shares,
+            places,
+            measure: Measure::default(),
+            received_at: new.received_at,
+        };
+        delivery.write(&new.trace).await;
+        delivery
+    }
+
+    async fn open_writer(
+        &self,
+        tenant: TenantId,
+        envelope: EntryEnvelope,
+    ) -> Result<Box<dyn EntryWriter>, Option<Outcome>> {
+        let tenant = match self.tenants.get(tenant).await {
+            Ok(Some(tenant)) => tenant,
+            Ok(None) => return Err(Some(Outcome::Unknown)),
+            Err(error) => {
+                warn!(%tenant, %error, "tenant could not be read for a delivery");
+                return Err(Some(Outcome::Temporary));
+            }
+        };
+        self.blob
+            .writer(tenant.id, &tenant.key, envelope)
+            .await
+            .map_err(|error| Some(blob_outcome(tenant.id, &error)))
+    }
+}
+
+/// A message coming in. Dropping it forgets the message: nothing was promised yet.
+pub struct Delivery {
+    index: Arc<dyn Index>,
+    shares: Vec<Share>,
+    /// Per recipient: its tenant's share and its row there.
+    places: Vec<(usize, usize)>,
+    measure: Measure,
+    received_at: OffsetDateTime,
+}
+
+/// One tenant's part of a delivery: the message is stored once per tenant, under that tenant's key.
+struct Share {
+    tenant: TenantId,
+    recipients: Vec<(MailboxId, String)>,
+    /// The writer, or why there is none any more.
+    writer: Result<Box<dyn EntryWriter>, Option<Outcome>>,
+}
+
+impl Delivery {
+    /// Takes the next octets (canonical: CRLF line ends).
+    pub async fn write(&mut self, chunk: &[u8]) {
+        self.measure.update(chunk);
+        for share in &mut self.shares {
+            let Ok(writer) = &mut share.writer else { continue };
+            if let Err(error) = writer.write(chunk).await {
+                share.writer = Err(Some(blob_outcome(share.tenant, &error)));
+            }
+        }
+    }
+
+    /// Whether no recipient can get the message any more, so that its rest need not be read with care.
+    pub fn is_lost(&self) -> bool {
+        self.shares.iter().all(|s| s.writer.is_err())
+    }
+
+    /// Ends the message: stores it, then makes its rows. One outcome per recipient, in their order.
+    /// `Delivered` is said only of what is durable and in the maildrop (P1).
+    pub async fn finish(self) -> Vec<Outcome> {
+        let measured = self.measure.finish();
+        let mut outcomes = Vec::with_capacity(self.shares.len());
+        for share in self.shares {
+            outcomes.push(share.finish(&*self.index, measured, self.received_at).await);
+        }
+        self.places
+            .iter()
+            .map(|(share, row)| outcomes[*share].get(*row).copied().unwrap_or(Outcome::Temporary))
+            .collect()
+    }
+}
+
+impl Share {
+    async fn finish(
+        self,
+        index: &dyn Index,
+        measured: Measured,
+        received_at: OffsetDateTime,
+    ) -> Vec<Outcome> {
+        let rows = self.recipients.len();
+        let writer = match self.writer {
+            Ok(writer) => writer,
+            Err(outcome) => return vec![outcome.unwrap_or(Outcome::Temporary); rows],
+        };
+        let entry = match writer.finish(measured).await {
+            Ok(entry) => entry,
+            Err(error) => return vec![blob_outcome(self.tenant, &error); rows],
+        };
+        let messages: Vec<_> = self
+            .recipients
+            .into_iter()
+            .map(|(mailbox, address)| NewMessage {
+                mailbox,
+                octets: measured.octets + delivered_to(&address).len() as u64,
+                header_octets: measured.header_octets,
+                digest: measured.digest,
+                delivered_to: address,
+                unique_id: None,
+                received_at,
+            })
+            .collect();
+        match deliver_rows(index, self.tenant, &entry, &messages).await {
+            Ok(outcomes) => outcomes.into_iter().map(row_outcome).collect(),
+            Err(error) => {
+                error!(tenant = %self.tenant, error = &error as &dyn std::error::Error, "rows of a stored message could not be made");
+                vec![Outcome::Temporary; rows]
+            }
+        }
+    }
+}
+
+/// Makes the rows, trying again when the database went away: [`Index::deliver`] may be repeated, so a
+/// commit whose answer was lost is found out about instead of being delivered twice.
+async fn deliver_rows(
+    index: &dyn Index,
+    tenant: TenantId,
+    entry: &StoredEntry,
+    messages: &[NewMessage],
+) -> Result<Vec<RowOutcome>, IndexError> {
+    let mut attempt = 1;
+    loop {
+        match index.deliver(tenant, entry, messages).await {
+            Err(error) if error.is_retryable() && attempt < ROW_ATTEMPTS => {
+                warn!(%tenant, attempt, %error, "rows of a stored message will be tried again");
+                tokio::time::sleep(ROW_PAUSE * attempt).await;
+                attempt += 1;
+            }
+            result => return result,
+        }
+    }
+}
+
+fn row_outcome(outcome: RowOutcome) -> Outcome {
+    match outcome {
+        RowOutcome::Delivered(_) => Outcome::Delivered,
+        RowOutcome::OverQuota => Outcome::OverQuota,
+        RowOutcome::Unknown => Outcome::Unknown,
+    }
+}
+
+fn blob_outcome(tenant: TenantId, error: &BlobError) -> Outcome {
+    match error {
+        BlobError::Unavailable(_) => {
+            warn!(%tenant, %error, "message could not be stored");
+            Outcome::Temporary
+        }
+        BlobError::Full(_) => {
+            error!(%tenant, %error, "message could not be stored");
+            Outcome::StorageFull
+        }
+        BlobError::NotFound(_)
+        | BlobError::Corrupt(_)
+        | BlobError::Misconfigured(_)
+        | BlobError::WrongKey => {
+            error!(%tenant, %error, "message could not be stored");
+            Outcome::Temporary
+        }
+    }
+}
+
+impl std::fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Delivery").field("recipients", &self.places.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,86 @@
+//! Identifiers. Each is a type of its own, so that a mailbox can never stand where a tenant belongs.
+
+use std::fmt;
+
+use uuid::Uuid;
+
+macro_rules! uuid_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// A new identifier (UUID version 7: unique without coordination, ordered by time).
+            pub fn generate() -> Self {
+                Self(Uuid::now_v7())
+            }
+
+            /// The identifier with these 16 octets, as read back from a store.
+            pub const fn from_uuid(uuid: Uuid) -> Self {
+                Self(uuid)
+            }
+
+            /// The 16 octets, as written to a store.
+            pub const fn as_uuid(&self) -> Uuid {
+                self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.as_hyphenated().fmt(f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self.0)
+            }
+        }
+    };
+}
+
+uuid_id! {
+    /// A tenant: the first column of every key, and the owner of every sealed byte.
+    TenantId
+}
+uuid_id! {
+    /// A mailbox (an account) of one tenant.
+    MailboxId
+}
+uuid_id! {
+    /// A pack: one immutable object in the blob store. Never reused.
+    PackId
+}
+uuid_id! {
+    /// One run of one Postern process. A restart is another node, so that it cannot mistake the locks of
+    /// its former life for its own.
+    NodeId
+}
+
+/// The proof of holding a maildrop's exclusive-access lock: random, and good for one session (P3).
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LockToken(Uuid);
+
+impl LockToken {
+    /// A token nobody else has.
+    pub fn generate() -> Self {
+        Self(Uuid::new_v4())
+    }
+
+    /// The 16 octets, as written to the lock table.
+    pub const fn as_uuid(&self) -> Uuid {
+        self.0
+    }
+}
+
+impl fmt::Debug for LockToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LockToken({})", self.0)
+    }
+}
+
+/// A message's number within its mailbox: grows by one with each message and is never reused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Uid(pub u64);

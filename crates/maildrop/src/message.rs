@@ -1,0 +1,80 @@
+//! Messages as they are stored: extents, digests, envelopes and rows.
+
+use std::fmt;
+
+use time::OffsetDateTime;
+
+use crate::{MailboxId, PackId, Uid};
+
+/// The BLAKE3 hash of a stored message (canonical octets, without `Delivered-To`).
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digest(pub [u8; 32]);
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for byte in &self.0[..8] {
+            write!(f, "{byte:02x}")?;
+        }
+        f.write_str("…")
+    }
+}
+
+/// Where a message lies: `length` octets from `offset` in the object of `pack`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Extent {
+    /// The pack.
+    pub pack: PackId,
+    /// First octet of the entry within the pack.
+    pub offset: u64,
+    /// Octets of the entry: sealed and compressed, its own header and summary included.
+    pub length: u64,
+}
+
+/// A tenant's data key, sealed under the master key. Only the blob store can open it.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct SealedKey(pub Vec<u8>);
+
+impl fmt::Debug for SealedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SealedKey({} octets)", self.0.len())
+    }
+}
+
+/// What an entry says of itself, sealed, so that the index can be rebuilt from packs alone (P8).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EntryEnvelope {
+    /// When Postern took the message in.
+    pub received_at: OffsetDateTime,
+    /// The reverse-path, without angle brackets; empty for a bounce.
+    pub sender: String,
+    /// The mailboxes it was addressed to, each with the address that led to it.
+    pub recipients: Vec<(MailboxId, String)>,
+}
+
+/// A message that is durably in the blob store (but in no maildrop yet).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StoredEntry {
+    /// Where it lies.
+    pub extent: Extent,
+    /// Octets of the whole pack object.
+    pub pack_octets: u64,
+    /// Entries in the pack.
+    pub pack_entries: u32,
+}
+
+/// A message of a maildrop: its row in the index.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MessageRow {
+    /// Its number in the mailbox, for ever.
+    pub uid: Uid,
+    /// Octets that RETR sends before byte-stuffing, `Delivered-To` included.
+    pub octets: u64,
+    /// Octets of the stored header up to and including the blank line, `Delivered-To` not included.
+    pub header_octets: u64,
+    /// Hash of the stored octets.
+    pub digest: Digest,
+    /// The address it was delivered to, served as `Delivered-To` in front of the stored octets.
+    pub delivered_to: String,
+    /// Where the stored octets lie.
+    pub extent: Extent,
+}
