@@ -1,0 +1,111 @@
+//! Who is it: password schemes and the verified-login cache.
+//!
+//! An unknown user and a wrong password are the same to an observer, in text and in time: both cost one
+//! look-up and one password hash. A password that was verified a little while ago costs neither
+//! (DESIGN §6).
+
+mod hasher;
+mod password;
+mod verified;
+
+use std::sync::Arc;
+
+use maildrop::{
+    Address, MailboxId, TenantId,
+    port::{Directory, IndexError},
+};
+
+pub use hasher::{Hasher, HasherConfig};
+pub use password::Password;
+pub use verified::VerifiedCache;
+
+/// A login that was verified.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Verified {
+    /// The account's tenant.
+    pub tenant: TenantId,
+    /// The account's mailbox.
+    pub mailbox: MailboxId,
+    /// The version of the credential that was verified: the index opens the maildrop only while it is
+    /// still the account's.
+    pub credential_version: i64,
+    /// Whether the verified-login cache said so, so that the caller asks again when it was stale.
+    pub remembered: bool,
+}
+
+/// Why a login was not verified.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    /// Unknown user or wrong password: never which.
+    #[error("login name or password is wrong")]
+    BadCredentials,
+    /// Not now: the database does not answer, or too many passwords wait to be verified.
+    #[error("login cannot be verified now")]
+    Unavailable(#[source] Option<IndexError>),
+}
+
+/// Verifies logins.
+#[derive(Clone, Debug)]
+pub struct Authenticator {
+    directory: Arc<dyn Directory>,
+    hasher: Hasher,
+    verified: VerifiedCache,
+}
+
+impl Authenticator {
+    /// An authenticator over these accounts.
+    pub fn new(directory: Arc<dyn Directory>, hasher: Hasher, verified: VerifiedCache) -> Self {
+        Self { directory, hasher, verified }
+    }
+
+    /// Verifies a login name and password.
+    pub async fn verify(&self, login: &str, password: &Password) -> Result<Verified, AuthError> {
+        let address = Address::try_from(login).ok();
+        if let Some(address) = &address
+            && let Some(verified) = self.verified.get(address, password)
+        {
+            return Ok(verified);
+        }
+        self.verify_anew(address, password).await
+    }
+
+    /// Forgets that `login` was verified with this password, and verifies it anew: the index found the
+    /// credential changed.
+    pub async fn verify_again(&self, login: &str, password: &Password) -> Result<Verified, AuthError> {
+        let address = Address::try_from(login).ok();
+        if let Some(address) = &address {
+            self.verified.forget(address, password);
+        }
+        self.verify_anew(address, password).await
+    }
+
+    async fn verify_anew(
+        &self,
+        address: Option<Address>,
+        password: &Password,
+    ) -> Result<Verified, AuthError> {
+        // A login name that cannot be an address is looked up and hashed for all the same (an address
+        // nobody can have), so that it takes as long as any other.
+        let nobody = || Address::new("nobody", "invalid");
+        let looked_up = match address.clone().map_or_else(nobody, Ok) {
+            Ok(address) => self.directory.all_tenants_account(&address).await,
+            Err(_) => Ok(None),
+        };
+        let account = looked_up.map_err(|error| AuthError::Unavailable(Some(error)))?;
+        let hash = account.as_ref().map(|account| account.password_hash.clone());
+        let good = self.hasher.verify(password.clone(), hash).await.ok_or(AuthError::Unavailable(None))?;
+        match (account, address) {
+            (Some(account), Some(address)) if good => {
+                let verified = Verified {
+                    tenant: account.tenant,
+                    mailbox: account.mailbox,
+                    credential_version: account.credential_version,
+                    remembered: false,
+                };
+                self.verified.insert(&address, password, verified);
+                Ok(verified)
+            }
+            _ => Err(AuthError::BadCredentials),
+        }
+    }
+}
