@@ -1,0 +1,23 @@
+//! Listeners, TLS, limits and drain: what stands between sockets and the protocol cores.
+//!
+//! ```text
+//!   Server ── accept ──► Stream (TCP, TLS, Unix) ──► Wire (lines in, octets out)
+//!                                                      │
+//!                              pop3::serve drives pop3-proto, lmtp::serve drives lmtp-proto
+//! ```
+
+mod drain;
+mod listen;
+mod lmtp;
+mod metrics;
+mod pop3;
+mod stream;
+mod tls;
+mod wire;
+
+pub use drain::{Drain, DrainHandle};
+pub use listen::{Bound, Limits, ListenAddr, ListenAddrError, Server};
+pub use lmtp::{LmtpConfig, LmtpService};
+pub use metrics::Metrics;
+pub use pop3::{PlaintextAuth, Pop3Config, Pop3Service};
+pub use tls::{TlsError, TlsIdentity};

@@ -1,0 +1,287 @@
+//! Listening, and how many may be connected.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    net::{IpAddr, SocketAddr},
+    os::unix::fs::FileTypeExt as _,
+    path::PathBuf,
+    str::FromStr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream, UnixListener},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+use tracing::{debug, warn};
+
+use crate::{
+    drain::DrainHandle,
+    lmtp::LmtpService,
+    pop3::Pop3Service,
+    stream::{Peer, Stream},
+};
+
+/// Connections the kernel may hold for us while we are busy accepting others.
+const BACKLOG: u32 = 4096;
+/// Pause after an accept that failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// A peer that vanished without a word is noticed after about two minutes of silence.
+const KEEPALIVE: TcpKeepalive =
+    TcpKeepalive::new().with_time(Duration::from_mins(1)).with_interval(Duration::from_secs(20));
+
+/// Where to listen: `host:port`, or `unix:/path`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenAddr {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+/// Why a text is no address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("\"{0}\" is no address to listen on: write \"ip:port\" or \"unix:/path\"")]
+pub struct ListenAddrError(String);
+
+impl FromStr for ListenAddr {
+    type Err = ListenAddrError;
+
+    fn from_str(text: &str) -> Result<Self, ListenAddrError> {
+        match text.strip_prefix("unix:") {
+            Some(path) if path.starts_with('/') => Ok(Self::Unix(path.into())),
+            Some(_) => Err(ListenAddrError(text.into())),
+            None => text.parse().map(Self::Tcp).map_err(|_| ListenAddrError(text.into())),
+        }
+    }
+}
+
+/// How many may be connected to one listener.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections at once.
+    pub connections_max: usize,
+    /// Connections at once from one address; 0 for no limit (behind a proxy all come from one).
+    pub per_source_max: usize,
+}
+
+/// A socket that listens. Binding is separate from serving, so that a port that is taken is known at once.
+#[derive(Debug)]
+pub enum Bound {
+    /// On TCP.
+    Tcp(TcpListener),
+    /// On a Unix socket; the file is removed with it.
+    Unix(UnixListener, PathBuf),
+}
+
+impl Bound {
+    /// Binds. A Unix socket left over by a dead process is replaced.
+    pub fn bind(addr: &ListenAddr) -> io::Result<Self> {
+        match addr {
+            ListenAddr::Tcp(addr) => {
+                let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+                socket.set_reuseaddr(true)?;
+                socket.bind(*addr)?;
+                Ok(Self::Tcp(socket.listen(BACKLOG)?))
+            }
+            ListenAddr::Unix(path) => {
+                let left_over = fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
+                if left_over && std::os::unix::net::UnixStream::connect(path).is_err() {
+                    fs::remove_file(path)?;
+                }
+                Ok(Self::Unix(UnixListener::bind(path)?, path.clone()))
+            }
+        }
+    }
+
+    /// The address it is bound to, as text that [`ListenAddr`] reads: with the port the system chose.
+    pub fn local_addr(&self) -> io::Result<String> {
+        match self {
+            Self::Tcp(listener) => Ok(listener.local_addr()?.to_string()),
+            Self::Unix(_, path) => Ok(format!("unix:{}", path.display())),
+        }
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        if let Self::Unix(_, path) = self {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// What a listener serves.
+#[derive(Debug, Clone)]
+pub enum Server {
+    /// POP3, with STLS where there is a certificate (RFC 1939, RFC 2595).
+    Pop3(Arc<Pop3Service>),
+    /// POP3 over implicit TLS (RFC 8314 §3.2).
+    Pop3s(Arc<Pop3Service>),
+    /// LMTP (RFC 2033).
+    Lmtp(Arc<LmtpService>),
+}
+
+impl Server {
+    /// Serves `bound` until the drain begins.
+    pub fn start(self, bound: Bound, limits: Limits, drain: &DrainHandle) {
+        let seats = Seats::new(limits);
+        drain.spawn(self.accept(bound, seats, drain.clone()));
+    }
+
+    async fn accept(self, bound: Bound, seats: Seats, drain: DrainHandle) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = accept(&bound) => accepted,
+                () = drain.draining() => return,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.admit(stream, peer, &seats, &drain),
+                Err(error) if is_of_one_connection(&error) => debug!(%error, "connection was lost"),
+                Err(error) => {
+                    warn!(%error, "no connection can be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn admit(&self, stream: Stream, peer: Peer, seats: &Seats, drain: &DrainHandle) {
+        let seat = seats.take(peer);
+        let drain_of_task = drain.clone();
+        match self {
+            Self::Pop3(service) => {
+                let service = Arc::clone(service);
+                drain.spawn(async move { service.serve(stream, peer, seat, drain_of_task).await });
+            }
+            Self::Pop3s(service) => {
+                // A refusal cannot be told before the handshake, and is not worth one.
+                let (Some(seat), Stream::Tcp(stream)) = (seat, stream) else { return };
+                let service = Arc::clone(service);
+                drain.spawn(async move { service.serve_tls(stream, peer, seat, drain_of_task).await });
+            }
+            Self::Lmtp(service) => {
+                let service = Arc::clone(service);
+                drain.spawn(async move { service.serve(stream, peer, seat, drain_of_task).await });
+            }
+        }
+    }
+}
+
+async fn accept(bound: &Bound) -> io::Result<(Stream, Peer)> {
+    match bound {
+        Bound::Tcp(listener) => {
+            let (stream, addr) = listener.accept().await?;
+            set_options(&stream);
+            Ok((Stream::Tcp(stream), Peer::Ip(addr.ip())))
+        }
+        Bound::Unix(listener, _) => {
+            let (stream, _) = listener.accept().await?;
+            Ok((Stream::Unix(stream), Peer::Unix))
+        }
+    }
+}
+
+fn set_options(stream: &TcpStream) {
+    // Replies are gathered before they are written, so delaying small segments would only add latency.
+    // A socket that refuses an option serves all the same.
+    let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(stream).set_tcp_keepalive(&KEEPALIVE);
+}
+
+/// Errors of accept(2) that speak of the connection, not of us.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
+}
+
+/// The seats of one listener.
+#[derive(Debug)]
+struct Seats {
+    all: Arc<Semaphore>,
+    per_source_max: usize,
+    sources: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+/// A seat that is taken until dropped.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    _permit: OwnedSemaphorePermit,
+    source: Option<(IpAddr, Arc<Mutex<HashMap<IpAddr, usize>>>)>,
+}
+
+impl Seats {
+    fn new(limits: Limits) -> Self {
+        Self {
+            all: Arc::new(Semaphore::new(limits.connections_max)),
+            per_source_max: limits.per_source_max,
+            sources: Arc::default(),
+        }
+    }
+
+    fn take(&self, peer: Peer) -> Option<Seat> {
+        let permit = Arc::clone(&self.all).try_acquire_owned().ok()?;
+        let Peer::Ip(ip) = peer else { return Some(Seat { _permit: permit, source: None }) };
+        if self.per_source_max == 0 {
+            return Some(Seat { _permit: permit, source: None });
+        }
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = sources.entry(ip).or_insert(0);
+        if *count >= self.per_source_max {
+            return None;
+        }
+        *count += 1;
+        Some(Seat { _permit: permit, source: Some((ip, Arc::clone(&self.sources))) })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let Some((ip, sources)) = &self.source else { return };
+        let mut sources = sources.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = sources.get_mut(ip) {
+            *count -= 1;
+            if *count == 0 {
+                sources.remove(ip);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read() {
+        let parse = |s: &str| s.parse::<ListenAddr>();
+        assert_eq!(parse("127.0.0.1:1110"), Ok(ListenAddr::Tcp("127.0.0.1:1110".parse().unwrap())));
+        assert_eq!(parse("[::]:110"), Ok(ListenAddr::Tcp("[::]:110".parse().unwrap())));
+        assert_eq!(parse("unix:/run/x.sock"), Ok(ListenAddr::Unix("/run/x.sock".into())));
+        for bad in ["unix:x", "localhost:1", "127.0.0.1", ":110", ""] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn seats_are_given_back() {
+        let seats = Seats::new(Limits { connections_max: 3, per_source_max: 2 });
+        let (one, two) = (Peer::Ip([10, 0, 0, 1].into()), Peer::Ip([10, 0, 0, 2].into()));
+        let first = seats.take(one);
+        let second = seats.take(one);
+        assert!(first.is_some() && second.is_some());
+        assert!(seats.take(one).is_none(), "two from one address are the limit");
+        let third = seats.take(two);
+        assert!(third.is_some());
+        drop(first);
+        assert!(seats.take(one).is_some());
+        assert!(seats.sources.lock().unwrap().contains_key(&IpAddr::from([10, 0, 0, 1])));
+        drop((second, third));
+        assert!(seats.sources.lock().unwrap().is_empty());
+    }
+}

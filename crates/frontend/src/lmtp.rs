@@ -1,0 +1,285 @@
+//! LMTP: drives `lmtp-proto` over a socket, and delivers to maildrops.
+
+use std::{sync::Arc, time::Duration};
+
+use lmtp_proto::{Config, Envelope, Event, RecipientAnswer, Session, Step};
+use maildrop::{
+    Address, Deliveries, Delivery, NewDelivery, Outcome, Recipient, RecipientCheck, Trace,
+    port::{Clock, SystemClock},
+};
+use tracing::{Instrument as _, debug, warn};
+
+use crate::{
+    drain::DrainHandle,
+    listen::Seat,
+    metrics::{Active, Metrics},
+    stream::{Peer, Stream},
+    wire::{End, Wire},
+};
+
+/// Tenants one message can be for at once: it is stored once for each, under each one's key, and each such
+/// copy takes memory while it comes in. The client sends the rest in another transaction.
+const TENANTS_MAX: usize = 16;
+
+/// How LMTP is served.
+#[derive(Debug, Clone)]
+pub struct LmtpConfig {
+    /// Named in the greeting and in `Received`.
+    pub hostname: Arc<str>,
+    /// The largest message taken, in octets.
+    pub max_message_octets: u64,
+    /// The most recipients of one transaction.
+    pub max_recipients: usize,
+    /// Longest silence (RFC 5321 §4.5.3.2.7 gives a client 5 minutes).
+    pub idle_timeout: Duration,
+    /// Longest time a client may take to read a reply.
+    pub write_timeout: Duration,
+}
+
+impl LmtpConfig {
+    /// The defaults: 256 MiB, 1,000 recipients, five minutes each.
+    pub fn new(hostname: impl Into<Arc<str>>) -> Self {
+        Self {
+            hostname: hostname.into(),
+            max_message_octets: 256 * 1024 * 1024,
+            max_recipients: 1000,
+            idle_timeout: Duration::from_mins(5),
+            write_timeout: Duration::from_mins(5),
+        }
+    }
+}
+
+/// The LMTP service of a node.
+#[derive(Debug)]
+pub struct LmtpService {
+    config: LmtpConfig,
+    deliveries: Deliveries,
+    metrics: Metrics,
+}
+
+impl LmtpService {
+    /// A service over these parts.
+    pub fn new(config: LmtpConfig, deliveries: Deliveries, metrics: Metrics) -> Self {
+        Self { config, deliveries, metrics }
+    }
+
+    /// Serves a connection. Without a seat it is told so and closed.
+    pub(crate) async fn serve(
+        self: Arc<Self>,
+        stream: Stream,
+        peer: Peer,
+        seat: Option<Seat>,
+        drain: DrainHandle,
+    ) {
+        let _active = Active::new(&self.metrics.lmtp_sessions_active);
+        let mut proto = Session::new(Config {
+            max_message_octets: self.config.max_message_octets,
+            max_recipients: self.config.max_recipients,
+            ..Config::new(Arc::clone(&self.config.hostname))
+        });
+        let mut wire = Wire::new(stream, drain, self.config.write_timeout);
+        if seat.is_none() {
+            proto.too_many_connections(&mut wire.out);
+            return wire.close(true).await;
+        }
+        proto.greeting(&mut wire.out);
+        let connection = Connection {
+            service: &self,
+            proto,
+            wire,
+            peer,
+            envelope: None,
+            recipients: Vec::new(),
+            delivery: None,
+        };
+        let span = tracing::debug_span!("lmtp", %peer);
+        connection.run().instrument(span).await;
+        drop(seat);
+    }
+}
+
+/// One connection.
+struct Connection<'a> {
+    service: &'a LmtpService,
+    proto: Session,
+    wire: Wire,
+    peer: Peer,
+    envelope: Option<Envelope>,
+    recipients: Vec<Recipient>,
+    delivery: Option<Delivery>,
+}
+
+impl Connection<'_> {
+    async fn run(mut self) {
+        let linger = match self.converse().await {
+            Ok(()) => false,
+            Err(End::Gone(error)) => {
+                debug!(%error, "client is gone");
+                self.wire.out.clear();
+                false
+            }
+            Err(End::Stalled) => {
+                self.wire.out.clear();
+                false
+            }
+            Err(End::Idle) => {
+                self.proto.idle_timeout(&mut self.wire.out);
+                true
+            }
+            Err(End::Closing) => {
+                self.proto.shutting_down(&mut self.wire.out);
+                true
+            }
+        };
+        self.wire.close(linger).await;
+    }
+
+    async fn converse(&mut self) -> Result<(), End> {
+        loop {
+            match self.proto.step(&mut self.wire.out) {
+                Step::Close => return Ok(()),
+                Step::Event(event) => {
+                    Box::pin(self.see_to(event)).await;
+                    self.wire.flush_if_full().await?;
+                }
+                Step::NeedInput => {
+                    // A message under way is let in: half of it would only come again.
+                    if self.wire.is_closing() && self.proto.is_between_commands() {
+                        return Err(End::Closing);
+                    }
+                    self.wire.flush().await?;
+                    let proto = &mut self.proto;
+                    let between = proto.is_between_commands();
+                    let read = |octets: &[u8]| proto.feed(octets);
+                    let idle = self.service.config.idle_timeout;
+                    if between {
+                        self.wire.read(idle, read).await?;
+                    } else {
+                        self.wire.read_on(idle, read).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn see_to(&mut self, event: Event) {
+        match event {
+            Event::Mail(envelope) => {
+                self.forget();
+                self.envelope = Some(envelope);
+            }
+            Event::Recipient(address) => {
+                let answer = self.recipient(&address).await;
+                self.proto.recipient(answer, &mut self.wire.out);
+            }
+            Event::Data => {
+                self.begin().await;
+                if self.delivery.is_some() {
+                    self.proto.data_ready(&mut self.wire.out);
+                } else {
+                    self.proto.data_refused(&mut self.wire.out);
+                }
+            }
+            Event::Body(octets) => {
+                self.service.metrics.lmtp_octets_received.inc_by(octets.len() as u64);
+                if let Some(delivery) = &mut self.delivery {
+                    delivery.write(&octets).await;
+                }
+            }
+            Event::BodyEnd { .. } => {
+                let outcomes = match self.delivery.take() {
+                    Some(delivery) => delivery.finish().await,
+                    None => Vec::new(),
+                };
+                for outcome in &outcomes {
+                    self.service.metrics.lmtp_deliveries.with_label_values(&[outcome_word(*outcome)]).inc();
+                }
+                let replies: Vec<_> = outcomes.into_iter().map(outcome_reply).collect();
+                self.proto.delivered(&replies, &mut self.wire.out);
+                self.forget();
+            }
+            Event::Reset => self.forget(),
+        }
+    }
+
+    /// Forgets the transaction. A message that was coming in was promised nothing.
+    fn forget(&mut self) {
+        self.envelope = None;
+        self.recipients.clear();
+        self.delivery = None;
+    }
+
+    async fn recipient(&mut self, address: &lmtp_proto::Address) -> RecipientAnswer {
+        let Some(Ok(address)) = address.domain().map(|domain| Address::new(address.local(), domain)) else {
+            return RecipientAnswer::Unknown;
+        };
+        let announced = self.envelope.as_ref().and_then(|envelope| envelope.size);
+        match self.service.deliveries.recipient(address, announced).await {
+            Ok(RecipientCheck::Accepted(recipient)) => {
+                if !self.recipients.iter().any(|known| known.tenant == recipient.tenant)
+                    && self.tenants() >= TENANTS_MAX
+                {
+                    return RecipientAnswer::TooMany;
+                }
+                self.recipients.push(recipient);
+                RecipientAnswer::Accepted
+            }
+            Ok(RecipientCheck::Unknown) => RecipientAnswer::Unknown,
+            Ok(RecipientCheck::OverQuota) => RecipientAnswer::OverQuota,
+            Err(error) => {
+                warn!(error = &error as &dyn std::error::Error, "recipient could not be looked up");
+                RecipientAnswer::Temporary
+            }
+        }
+    }
+
+    fn tenants(&self) -> usize {
+        let tenants: std::collections::HashSet<_> = self.recipients.iter().map(|r| r.tenant).collect();
+        tenants.len()
+    }
+
+    async fn begin(&mut self) {
+        let Some(envelope) = &self.envelope else { return };
+        let sender = envelope.sender.as_ref().map(|s| s.as_str().to_owned()).unwrap_or_default();
+        let received_at = SystemClock.now();
+        let id = maildrop::PackId::generate().to_string();
+        let trace = Trace {
+            sender: &sender,
+            client_name: self.proto.client_name().unwrap_or("unknown"),
+            client_address: &self.peer.to_string(),
+            hostname: &self.service.config.hostname,
+            protocol: if envelope.smtputf8 { "UTF8LMTP" } else { "LMTP" },
+            id: &id,
+            received_at,
+        }
+        .to_octets();
+        let recipients = self.recipients.clone();
+        debug!(delivery = %id, recipients = recipients.len(), "message is coming in");
+        let new = NewDelivery { sender, recipients, trace, received_at };
+        let delivery = self.service.deliveries.begin(new).await;
+        // Where no tenant's part could be begun, the client need not send the message.
+        self.delivery = (!delivery.is_lost()).then_some(delivery);
+    }
+}
+
+/// What a client is told of a recipient's delivery.
+fn outcome_reply(outcome: Outcome) -> lmtp_proto::Outcome {
+    match outcome {
+        Outcome::Delivered => lmtp_proto::Outcome::Delivered,
+        Outcome::OverQuota => lmtp_proto::Outcome::OverQuota,
+        Outcome::Unknown => lmtp_proto::Outcome::Unknown,
+        Outcome::StorageFull => lmtp_proto::Outcome::StorageFull,
+        Outcome::Temporary => lmtp_proto::Outcome::Temporary,
+    }
+}
+
+/// The outcome's word in the metrics.
+fn outcome_word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Delivered => "delivered",
+        Outcome::OverQuota => "over_quota",
+        Outcome::Unknown => "unknown",
+        Outcome::StorageFull => "storage_full",
+        Outcome::Temporary => "temporary",
+    }
+}

@@ -1,0 +1,228 @@
+//! POP3: drives `pop3-proto` over a socket, and answers from the maildrop.
+//!
+//! ```text
+//!   AUTHORIZATION ── PASS verified, lock taken ──► TRANSACTION ── QUIT ──► UPDATE (commit) ──► bye
+//!        │  STLS: fresh parser, same state            │
+//!        └── any other end ───────────────────────────┴──► lock released, nothing deleted
+//! ```
+
+mod authorization;
+mod transaction;
+
+use std::{sync::Arc, time::Duration};
+
+use auth::Authenticator;
+use maildrop::Maildrops;
+use pop3_proto::{Authorization, Line, LineBuffer, Policy, Tls, Verb, replies};
+use prometheus::IntCounter;
+use tokio::net::TcpStream;
+use tracing::{Instrument as _, debug};
+
+use crate::{
+    drain::DrainHandle,
+    listen::Seat,
+    metrics::{Active, Metrics},
+    stream::{Peer, Stream},
+    tls::TlsIdentity,
+    wire::{End, Wire},
+};
+
+/// Whether USER and PASS are taken without TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PlaintextAuth {
+    /// From nobody.
+    Never,
+    /// From this machine only.
+    #[default]
+    Loopback,
+    /// From anybody.
+    Always,
+}
+
+/// How POP3 is served.
+#[derive(Debug, Clone)]
+pub struct Pop3Config {
+    /// Named in the greeting.
+    pub hostname: Arc<str>,
+    /// Whether passwords may cross the network in the clear.
+    pub plaintext_auth: PlaintextAuth,
+    /// Longest silence before login. RFC 1939 §3 speaks of logged-in sessions only; a minute is more than
+    /// any client needs and keeps idle strangers few.
+    pub login_timeout: Duration,
+    /// Longest silence after login: not under 10 minutes (RFC 1939 §3).
+    pub idle_timeout: Duration,
+    /// Longest time a client may take to read anything at all of what it asked for.
+    pub write_timeout: Duration,
+}
+
+impl Pop3Config {
+    /// The defaults: a minute, ten minutes, five minutes.
+    pub fn new(hostname: impl Into<Arc<str>>) -> Self {
+        Self {
+            hostname: hostname.into(),
+            plaintext_auth: PlaintextAuth::default(),
+            login_timeout: Duration::from_mins(1),
+            idle_timeout: Duration::from_mins(10),
+            write_timeout: Duration::from_mins(5),
+        }
+    }
+}
+
+/// The POP3 service of a node.
+#[derive(Debug)]
+pub struct Pop3Service {
+    config: Pop3Config,
+    policy: Policy,
+    authenticator: Authenticator,
+    maildrops: Maildrops,
+    tls: Option<TlsIdentity>,
+    metrics: Metrics,
+    /// By verb: looked up once, as commands are many.
+    commands: Vec<IntCounter>,
+}
+
+impl Pop3Service {
+    /// A service over these parts. Without `tls`, STLS is not offered and POP3S cannot be served.
+    pub fn new(
+        config: Pop3Config,
+        authenticator: Authenticator,
+        maildrops: Maildrops,
+        tls: Option<TlsIdentity>,
+        metrics: Metrics,
+    ) -> Self {
+        let greeting = format!("{} Postern ready", config.hostname);
+        let policy = Policy::new(greeting, "Postern");
+        let commands =
+            Verb::ALL.iter().map(|v| metrics.pop3_commands.with_label_values(&[v.as_str()])).collect();
+        Self { config, policy, authenticator, maildrops, tls, metrics, commands }
+    }
+
+    /// Serves a connection that begins in the clear. Without a seat it is told so and closed.
+    pub(crate) async fn serve(
+        self: Arc<Self>,
+        stream: Stream,
+        peer: Peer,
+        seat: Option<Seat>,
+        drain: DrainHandle,
+    ) {
+        if seat.is_none() {
+            let mut wire = Wire::new(stream, drain, self.config.write_timeout);
+            replies::too_many_connections(&mut wire.out);
+            self.ended("too_many_connections");
+            return wire.close(true).await;
+        }
+        let tls = if self.tls.is_some() { Tls::Available } else { Tls::Unavailable };
+        self.run(stream, peer, tls, drain).await;
+        drop(seat);
+    }
+
+    /// Serves a connection that begins with a TLS handshake.
+    pub(crate) async fn serve_tls(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: Peer,
+        seat: Seat,
+        drain: DrainHandle,
+    ) {
+        let Some(tls) = &self.tls else { return };
+        // Boxed, as all that happens once per session is: an idle session's task keeps room for the
+        // largest of what it may ever wait for.
+        match Box::pin(tls.accept(stream)).await {
+            Ok(stream) => self.run(stream, peer, Tls::Active, drain).await,
+            Err(error) => {
+                debug!(%peer, %error, "TLS handshake failed");
+                self.ended("tls_failed");
+            }
+        }
+        drop(seat);
+    }
+
+    async fn run(&self, stream: Stream, peer: Peer, tls: Tls, drain: DrainHandle) {
+        let _active = Active::new(&self.metrics.pop3_sessions_active);
+        let plaintext_login = match self.config.plaintext_auth {
+            PlaintextAuth::Never => false,
+            PlaintextAuth::Loopback => peer.is_local(),
+            PlaintextAuth::Always => true,
+        };
+        let policy = Policy { tls, plaintext_login, ..self.policy.clone() };
+        let session = Session {
+            service: self,
+            wire: Wire::new(stream, drain, self.config.write_timeout),
+            lines: LineBuffer::default(),
+        };
+        let span = tracing::debug_span!("pop3", %peer);
+        session.run(Authorization::new(policy)).instrument(span).await;
+    }
+
+    fn ended(&self, reason: &'static str) {
+        self.metrics.pop3_sessions_ended.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts a command.
+    fn count(&self, line: Line<'_>) {
+        if let Some(counter) = self.commands.get(Verb::of(line) as usize) {
+            counter.inc();
+        }
+    }
+}
+
+/// One connection.
+struct Session<'a> {
+    service: &'a Pop3Service,
+    wire: Wire,
+    lines: LineBuffer,
+}
+
+impl Session<'_> {
+    async fn run(mut self, authorization: Authorization) {
+        authorization.greeting(&mut self.wire.out);
+        let reason = match self.converse(authorization).await {
+            Ok(reason) => reason,
+            Err(end) => self.end(&end),
+        };
+        self.service.ended(reason);
+        // After QUIT, or when nobody is there, nothing more is worth reading.
+        let linger = !matches!(reason, "quit" | "gone" | "stalled");
+        self.wire.close(linger).await;
+    }
+
+    /// Both states, one after the other. `Ok` is how the session ended in good order.
+    async fn converse(&mut self, authorization: Authorization) -> Result<&'static str, End> {
+        match self.authorize(authorization).await? {
+            authorization::Authorized::Login(transaction, maildrop) => {
+                self.transact(transaction, maildrop).await
+            }
+            authorization::Authorized::Closed(reason) => Ok(reason),
+        }
+    }
+
+    /// Waits for the client's next octets, once every reply is out.
+    async fn fill(&mut self, idle: Duration) -> Result<(), End> {
+        self.wire.flush().await?;
+        let lines = &mut self.lines;
+        self.wire.read(idle, |octets| lines.push(octets)).await
+    }
+
+    /// The last words of a session that the client did not end.
+    fn end(&mut self, end: &End) -> &'static str {
+        match end {
+            End::Gone(error) => {
+                debug!(%error, "client is gone");
+                self.wire.out.clear();
+                "gone"
+            }
+            End::Stalled => {
+                self.wire.out.clear();
+                "stalled"
+            }
+            End::Idle => {
+                replies::idle_timeout(&mut self.wire.out);
+                "idle"
+            }
+            End::Closing => {
+                replies::shutting_down(&mut self.wire.out);
+                "closing"
+            }
+        }
+    }
+}

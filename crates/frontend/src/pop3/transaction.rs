@@ -1,0 +1,229 @@
+//! TRANSACTION and UPDATE: what is in the maildrop, and what shall no longer be.
+
+use futures_util::StreamExt as _;
+use maildrop::{CommitError, OpenMaildrop, RetrieveError, Retrieved};
+use pop3_proto::{
+    ByteStuffer, DropListing, MessageNumber, Request, TopLimit, Transaction, TransactionStep, Update, replies,
+};
+use tracing::{error, warn};
+
+use super::{Session, authorization::close_reason};
+use crate::wire::End;
+
+impl Session<'_> {
+    /// Serves commands until QUIT. However this future ends otherwise, dropping `maildrop` gives the lock
+    /// back and deletes nothing.
+    pub(super) async fn transact(
+        &mut self,
+        mut state: Transaction,
+        mut maildrop: Box<OpenMaildrop>,
+    ) -> Result<&'static str, End> {
+        loop {
+            let step = loop {
+                if let Some(line) = self.lines.next_line() {
+                    self.service.count(line);
+                    break state.line(line, &mut self.wire.out);
+                }
+                if self.wire.is_closing() {
+                    return Err(End::Closing);
+                }
+                self.fill(self.service.config.idle_timeout).await?;
+            };
+            state = match step {
+                TransactionStep::Continue(state) => state,
+                TransactionStep::Request(mut state, request) => {
+                    Box::pin(self.answer(&mut state, &mut maildrop, request)).await?;
+                    state
+                }
+                TransactionStep::Quit(update) => return Box::pin(self.update(update, *maildrop)).await,
+                TransactionStep::Close(reason) => return Ok(close_reason(reason)),
+            };
+            self.wire.flush_if_full().await?;
+        }
+    }
+
+    async fn answer(
+        &mut self,
+        state: &mut Transaction,
+        maildrop: &mut OpenMaildrop,
+        request: Request,
+    ) -> Result<(), End> {
+        if maildrop.known_listing().is_none() && !self.read_listing(state, maildrop).await {
+            return Ok(());
+        }
+        match request {
+            Request::List(None) => self.list(state, maildrop).await,
+            Request::UniqueIds(None) => self.unique_ids(state, maildrop).await,
+            Request::List(Some(number)) => {
+                match octets(maildrop, number) {
+                    Some(octets) => replies::list_one(number, octets, &mut self.wire.out),
+                    None => replies::no_such_message(&mut self.wire.out),
+                }
+                Ok(())
+            }
+            Request::UniqueIds(Some(number)) => {
+                match maildrop.known_listing().filter(|listing| number.index() < listing.len()) {
+                    Some(listing) => {
+                        let mut unique_id = String::new();
+                        listing.write_unique_id(number.index(), &mut unique_id);
+                        replies::unique_id_one(number, &unique_id, &mut self.wire.out);
+                    }
+                    None => replies::no_such_message(&mut self.wire.out),
+                }
+                Ok(())
+            }
+            Request::Delete(number) => {
+                match octets(maildrop, number) {
+                    Some(octets) => state.deleted(number, octets, &mut self.wire.out),
+                    None => replies::no_such_message(&mut self.wire.out),
+                }
+                Ok(())
+            }
+            Request::Retrieve(number) => match maildrop.retrieve(number.index()).await {
+                Ok(retrieved) => self.send_whole(retrieved).await,
+                Err(error) => {
+                    self.refuse(&error);
+                    Ok(())
+                }
+            },
+            Request::Top(number, lines) => match maildrop.top(number.index(), lines).await {
+                Ok(retrieved) => self.send_top(retrieved, lines).await,
+                Err(error) => {
+                    self.refuse(&error);
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    /// Reads the listing on first need. `false` when that failed and the client was told.
+    async fn read_listing(&mut self, state: &mut Transaction, maildrop: &mut OpenMaildrop) -> bool {
+        match maildrop.listing().await {
+            Ok(listing) => {
+                let messages = u32::try_from(listing.len()).unwrap_or(u32::MAX);
+                // Mail may have vanished since the login (retention, an administrator); no number was shown yet.
+                state.totals_replaced(DropListing { messages, octets: listing.octets() });
+                true
+            }
+            Err(error) => {
+                warn!(error = &error as &dyn std::error::Error, "listing could not be read");
+                replies::temporary_failure("maildrop cannot be listed now", &mut self.wire.out);
+                false
+            }
+        }
+    }
+
+    async fn list(&mut self, state: &Transaction, maildrop: &OpenMaildrop) -> Result<(), End> {
+        let Some(listing) = maildrop.known_listing() else { return Ok(()) };
+        replies::list_header(state.totals(), &mut self.wire.out);
+        for position in 0..listing.len() {
+            let number = MessageNumber::from_index(position).filter(|number| !state.is_deleted(*number));
+            if let (Some(number), Some(entry)) = (number, listing.get(position)) {
+                replies::scan_line(number, entry.octets, &mut self.wire.out);
+                self.wire.flush_if_full().await?;
+            }
+        }
+        replies::terminator(&mut self.wire.out);
+        Ok(())
+    }
+
+    async fn unique_ids(&mut self, state: &Transaction, maildrop: &OpenMaildrop) -> Result<(), End> {
+        let Some(listing) = maildrop.known_listing() else { return Ok(()) };
+        replies::unique_id_header(&mut self.wire.out);
+        let mut unique_id = String::new();
+        for position in 0..listing.len() {
+            let number = MessageNumber::from_index(position).filter(|number| !state.is_deleted(*number));
+            if let Some(number) = number {
+                unique_id.clear();
+                listing.write_unique_id(position, &mut unique_id);
+                replies::unique_id_line(number, &unique_id, &mut self.wire.out);
+                self.wire.flush_if_full().await?;
+            }
+        }
+        replies::terminator(&mut self.wire.out);
+        Ok(())
+    }
+
+    async fn send_whole(&mut self, mut retrieved: Retrieved) -> Result<(), End> {
+        replies::retrieve_header(retrieved.octets, &mut self.wire.out);
+        let mut stuffer = ByteStuffer::new();
+        stuffer.push(retrieved.prefix.as_bytes(), &mut self.wire.out);
+        let mut sent = retrieved.prefix.len() as u64;
+        while let Some(chunk) = retrieved.body.next().await {
+            let chunk = chunk.map_err(|error| broken_off(&error))?;
+            sent += chunk.len() as u64;
+            stuffer.push(&chunk, &mut self.wire.out);
+            self.wire.flush_if_full().await?;
+        }
+        // P4: what LIST said is what RETR sends, or the client must not take it for the message.
+        if sent != retrieved.octets {
+            error!(sent, octets = retrieved.octets, "message is not as long as its row says");
+            return Err(End::Gone(std::io::ErrorKind::InvalidData.into()));
+        }
+        stuffer.finish(&mut self.wire.out);
+        self.service.metrics.pop3_messages_retrieved.inc();
+        self.service.metrics.pop3_octets_retrieved.inc_by(sent);
+        Ok(())
+    }
+
+    async fn send_top(&mut self, mut retrieved: Retrieved, lines: u64) -> Result<(), End> {
+        replies::top_header(&mut self.wire.out);
+        let mut stuffer = ByteStuffer::new();
+        let mut limit = TopLimit::new(lines);
+        stuffer.push(retrieved.prefix.as_bytes(), &mut self.wire.out);
+        // A header line before the stored ones: it cannot be the blank line that ends them.
+        while !limit.done() {
+            let Some(chunk) = retrieved.body.next().await else { break };
+            let chunk = chunk.map_err(|error| broken_off(&error))?;
+            let wanted = limit.push(&chunk);
+            stuffer.push(&chunk[..wanted], &mut self.wire.out);
+            self.wire.flush_if_full().await?;
+        }
+        stuffer.finish(&mut self.wire.out);
+        Ok(())
+    }
+
+    fn refuse(&mut self, error: &RetrieveError) {
+        let out = &mut self.wire.out;
+        match error {
+            RetrieveError::Vanished => replies::no_such_message(out),
+            RetrieveError::Unavailable => replies::temporary_failure("message cannot be read now", out),
+            RetrieveError::Damaged => replies::permanent_failure("message is damaged", out),
+        }
+    }
+
+    /// UPDATE (RFC 1939 §6): `+OK` only after the commit (P2).
+    async fn update(&mut self, update: Update, maildrop: OpenMaildrop) -> Result<&'static str, End> {
+        match maildrop.commit(update.deleted().map(MessageNumber::index)).await {
+            Ok(()) => {
+                update.committed(&mut self.wire.out);
+                Ok("quit")
+            }
+            Err(error) => {
+                match &error {
+                    CommitError::LockLost => warn!("lock was lost: nothing was deleted"),
+                    CommitError::Index(error) => {
+                        error!(error = error as &dyn std::error::Error, "deletions could not be committed");
+                    }
+                }
+                update.failed(&mut self.wire.out);
+                Ok("commit_failed")
+            }
+        }
+    }
+}
+
+fn octets(maildrop: &OpenMaildrop, number: MessageNumber) -> Option<u64> {
+    Some(maildrop.known_listing()?.get(number.index())?.octets)
+}
+
+/// In the middle of a message there is no way to say that it cannot go on: the connection is cut, so that the
+/// client does not take what it has for the whole.
+fn broken_off(error: &maildrop::port::BlobError) -> End {
+    if error.is_retryable() {
+        warn!(%error, "message broke off while it was sent");
+    } else {
+        error!(%error, "message broke off while it was sent");
+    }
+    End::Gone(std::io::ErrorKind::BrokenPipe.into())
+}

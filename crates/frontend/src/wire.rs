@@ -1,0 +1,146 @@
+//! The octets of one session: what goes out is gathered and written under back-pressure, waits have ends.
+
+use std::{io, time::Duration};
+
+use tokio::io::AsyncWriteExt as _;
+
+use crate::{drain::DrainHandle, stream::Stream};
+
+/// Replies are gathered up to this before they are written: enough to fill a few segments, little enough
+/// that a client that does not read costs no more than this and one message chunk (P6).
+pub(crate) const GATHER_OCTETS: usize = 16 * 1024;
+/// A closing peer that does not read its last line is not waited for longer than this.
+const GOODBYE: Duration = Duration::from_secs(5);
+/// Octets of a closing peer that are read and thrown away at most.
+const LINGER_OCTETS: usize = 1024 * 1024;
+
+/// Why a session ends without the client having asked for it.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The client closed the connection, or it broke.
+    Gone(io::Error),
+    /// The client was silent for too long.
+    Idle,
+    /// The client did not read for too long.
+    Stalled,
+    /// This node goes down.
+    Closing,
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        Self::Gone(error)
+    }
+}
+
+/// A stream and what is to be written to it.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    /// `None` once a handshake over it has failed.
+    stream: Option<Stream>,
+    /// Replies not yet written.
+    pub(crate) out: Vec<u8>,
+    drain: DrainHandle,
+    /// Longest time without progress while writing.
+    write_timeout: Duration,
+}
+
+impl Wire {
+    pub(crate) fn new(stream: Stream, drain: DrainHandle, write_timeout: Duration) -> Self {
+        Self { stream: Some(stream), out: Vec::new(), drain, write_timeout }
+    }
+
+    /// Puts another stream in the place of this one: made from it, or none when that failed.
+    pub(crate) async fn replace_stream(
+        &mut self,
+        make: impl AsyncFnOnce(Stream) -> io::Result<Stream>,
+    ) -> io::Result<()> {
+        let stream = self.stream.take().ok_or_else(not_connected)?;
+        self.stream = Some(make(stream).await?);
+        Ok(())
+    }
+
+    /// Waits for octets from the client and hands them to `take`; for no longer than `idle`.
+    pub(crate) async fn read(&mut self, idle: Duration, take: impl FnMut(&[u8])) -> Result<(), End> {
+        let drain = self.drain.clone();
+        tokio::select! {
+            // Octets that are there already are worth more than a drain that has just begun.
+            biased;
+            read = self.read_on(idle, take) => read,
+            () = drain.closing() => Err(End::Closing),
+        }
+    }
+
+    /// Waits for octets as [`read`](Self::read) does, in the middle of something that a drain lets finish.
+    pub(crate) async fn read_on(&mut self, idle: Duration, take: impl FnMut(&[u8])) -> Result<(), End> {
+        let stream = self.stream.as_mut().ok_or_else(not_connected)?;
+        match tokio::time::timeout(idle, stream.read_with(take)).await {
+            Ok(Ok(0)) => Err(End::Gone(io::ErrorKind::UnexpectedEof.into())),
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(End::Gone(error)),
+            Err(_) => Err(End::Idle),
+        }
+    }
+
+    /// Whether the session shall end at the next command.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.drain.is_closing()
+    }
+
+    /// Writes what was gathered if it has become much.
+    pub(crate) async fn flush_if_full(&mut self) -> Result<(), End> {
+        if self.out.len() >= GATHER_OCTETS { self.write_out().await } else { Ok(()) }
+    }
+
+    /// Writes what was gathered and frees the memory: the client's turn may last long.
+    pub(crate) async fn flush(&mut self) -> Result<(), End> {
+        if !self.out.is_empty() {
+            self.write_out().await?;
+            self.out = Vec::new();
+        }
+        Ok(())
+    }
+
+    /// Says the last words and closes, without waiting long for a peer that does not listen. A peer that may
+    /// still be sending is let finish (`linger`): closing over unread octets would reset the connection, and
+    /// the last words might never be read.
+    pub(crate) async fn close(mut self, linger: bool) {
+        let Some(mut stream) = self.stream.take() else { return };
+        let out = std::mem::take(&mut self.out);
+        let goodbye = async {
+            if !out.is_empty() {
+                stream.write_all(&out).await?;
+            }
+            stream.shutdown().await?;
+            let mut left = LINGER_OCTETS;
+            while linger && left > 0 {
+                match stream.read_with(|_| ()).await? {
+                    0 => break,
+                    octets => left = left.saturating_sub(octets),
+                }
+            }
+            io::Result::Ok(())
+        };
+        // The peer may be gone, and that is all right.
+        let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+    }
+
+    async fn write_out(&mut self) -> Result<(), End> {
+        let stream = self.stream.as_mut().ok_or_else(not_connected)?;
+        let mut rest = self.out.as_slice();
+        while !rest.is_empty() {
+            let written = tokio::time::timeout(self.write_timeout, stream.write(rest)).await;
+            match written.map_err(|_| End::Stalled)?? {
+                0 => return Err(End::Gone(io::ErrorKind::WriteZero.into())),
+                octets => rest = &rest[octets..],
+            }
+        }
+        tokio::time::timeout(self.write_timeout, stream.flush()).await.map_err(|_| End::Stalled)??;
+        self.out.clear();
+        Ok(())
+    }
+}
+
+fn not_connected() -> io::Error {
+    io::ErrorKind::NotConnected.into()
+}
