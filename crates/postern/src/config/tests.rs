@@ -1,0 +1,86 @@
+use super::*;
+
+/// Reads a text and `NAME=value` variables.
+fn read(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let variables = variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
+    Config::read(text, variables)
+}
+
+#[track_caller]
+fn check_error(text: &str, path: &str) {
+    let error = read(text, &[]).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("{path}: ")), "{error}");
+}
+
+#[test]
+fn errors_name_the_path() {
+    check_error("[pop3]\nlisten = [\"nowhere\"]", "pop3.listen");
+    check_error("[pop3]\nlisten = 5", "pop3.listen");
+    check_error("[pop3]\nlitsen = []", "pop3.litsen");
+    check_error("[nope]\nx = 1", "nope");
+    check_error("[pop3]\nplaintext_auth = \"sometimes\"", "pop3.plaintext_auth");
+    check_error("[pop3]\nidle_timeout = \"9m\"", "pop3.idle_timeout");
+    check_error("[node]\ndrain_timeout = \"soon\"", "node.drain_timeout");
+    check_error("[node]\nroles = [\"cook\"]", "node.roles[0]");
+    check_error("[pop3s]\nlisten = [\"127.0.0.1:995\"]", "tls.certificate_file");
+    check_error("[admin]\nlisten = [\"127.0.0.1:8080\"]", "admin.token_file");
+    check_error("[blob]\nkind = \"s3\"", "blob.bucket");
+    check_error("[blob]\nkind = \"tape\"", "blob.kind");
+    check_error("[index]\nurl = \"mysql://x\"", "index.url");
+    check_error("[index]\nurl = \"postgres://x\"", "keys.master_key_file");
+    check_error("[keys]\nmaster_key = \"a\"\nmaster_key_file = \"b\"", "keys.master_key");
+    check_error("[lmtp]\nmax_message_octets = 4294967296", "lmtp.max_message_octets");
+    check_error("[log]\nfilter = \"===\"", "log.filter");
+    check_error("pop3 = 1", "pop3");
+    check_error("[pop3", "(file)");
+}
+
+#[test]
+fn environment_overrides_the_file() {
+    let config = read(
+        "[pop3]\nlisten = [\"127.0.0.1:1\"]\n[node]\nname = \"a\"",
+        &[
+            ("POSTERN__POP3__LISTEN", "127.0.0.1:2,127.0.0.1:3"),
+            ("POSTERN__NODE__NAME", "b"),
+            ("POSTERN__LMTP__LISTEN", "[\"unix:/run/x\"]"),
+            ("POSTERN__LMTP__MAX_RECIPIENTS", "7"),
+            ("POSTERN__NODE__DRAIN_TIMEOUT", "5s"),
+            ("POSTERN_ADMIN_TOKEN", "not a configuration key"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(config.pop3.listen.len(), 2);
+    assert_eq!(config.node.name.as_deref(), Some("b"));
+    assert_eq!(config.lmtp.listen, [ListenAddr::Unix("/run/x".into())]);
+    assert_eq!(config.lmtp.max_recipients, 7);
+    assert_eq!(config.node.drain_timeout, Duration::from_secs(5));
+    let error = read("", &[("POSTERN__POP3__NOPE", "1")]).unwrap_err().to_string();
+    assert!(error.starts_with("pop3.nope: "), "{error}");
+    assert!(read("", &[("POSTERN__POP3", "1")]).is_err());
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let config =
+        read("[index]\nurl = \"sqlite:hunter2\"", &[("POSTERN__KEYS__MASTER_KEY", "12345")]).unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"));
+    assert_eq!(config.keys.master_key.unwrap().expose(), "12345");
+}
+
+#[test]
+fn an_empty_configuration_is_embedded() {
+    assert!(read("", &[]).unwrap().is_embedded().unwrap());
+}
+
+#[test]
+fn the_samples_can_be_read() {
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/config");
+    let mut count = 0;
+    for entry in std::fs::read_dir(samples).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        read(&text, &[]).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        count += 1;
+    }
+    assert!(count > 0);
+}

@@ -1,0 +1,306 @@
+//! A running node: listeners, heartbeat, signals, drain.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use admin_api::AdminApi;
+use anyhow::Context as _;
+use frontend::{
+    Bound, Drain, Limits, ListenAddr, LmtpConfig, LmtpService, Metrics, Pop3Config, Pop3Service, Server,
+    TlsIdentity,
+};
+use maildrop::port::SystemClock;
+use prometheus::Registry;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    config::{Config, ConfigError, Role},
+    logging,
+    wiring::Parts,
+};
+
+/// After the drain's deadline a session gets this long to come to the end of its command.
+const CLOSING_GRACE: Duration = Duration::from_secs(10);
+
+/// `postern serve`.
+pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
+    logging::start(&config.log);
+    let parts = Parts::open(&config).await?;
+    let node = Node::start(config, parts).await?;
+    node.run().await
+}
+
+/// What a node listens on, as bound: with the ports the system chose.
+#[derive(Debug, Default)]
+pub(crate) struct Listening {
+    pub(crate) pop3: Vec<String>,
+    pub(crate) pop3s: Vec<String>,
+    pub(crate) lmtp: Vec<String>,
+    pub(crate) admin: Vec<String>,
+}
+
+/// A node that serves.
+pub(crate) struct Node {
+    config: Config,
+    parts: Parts,
+    tls: Option<TlsIdentity>,
+    drain: Drain,
+    admin_end: tokio_util::sync::CancellationToken,
+    admin_tasks: tokio_util::task::TaskTracker,
+    pub(crate) listening: Listening,
+}
+
+impl Node {
+    /// Binds every listener, says that the node lives, and begins to serve.
+    pub(crate) async fn start(config: Config, parts: Parts) -> anyhow::Result<Self> {
+        let tls = config.tls_identity()?;
+        let registry = Registry::new();
+        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        let mut node = Self {
+            config,
+            parts,
+            tls,
+            drain: Drain::new(),
+            admin_end: tokio_util::sync::CancellationToken::new(),
+            admin_tasks: tokio_util::task::TaskTracker::new(),
+            listening: Listening::default(),
+        };
+        // Bound first, all of them: a port that is taken stops the start before anything is served.
+        let bound = node.bind().await?;
+        let ttl = node.config.cluster.node_ttl;
+        let name = node.name();
+        // A lock taken by a node nobody knows to be alive could be taken over at once.
+        node.parts.store.index.heartbeat(node.parts.node, &name, ttl).await?;
+        node.spawn_heartbeat(name.clone(), ttl);
+        node.serve(bound, &name, &registry)?;
+        info!(node = %node.parts.node, name, listening = ?node.listening, "node serves");
+        Ok(node)
+    }
+
+    /// Serves until a signal says otherwise, then drains.
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hang_up = signal(SignalKind::hangup())?;
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hang_up.recv() => self.reload(),
+            }
+        }
+        let Self { config, parts, drain, admin_end, admin_tasks, .. } = self;
+        info!(timeout = ?config.node.drain_timeout, "node drains");
+        // A second signal means it.
+        let cut_off = tokio::select! {
+            cut_off = drain.drain(config.node.drain_timeout, CLOSING_GRACE) => cut_off,
+            _ = terminate.recv() => 0,
+            _ = interrupt.recv() => 0,
+        };
+        if cut_off > 0 {
+            warn!(sessions = cut_off, "sessions were cut off");
+        }
+        admin_end.cancel();
+        admin_tasks.close();
+        let _ = tokio::time::timeout(Duration::from_secs(5), admin_tasks.wait()).await;
+        // Locks still held are free with the node's life; the database may be away, and the lease ends anyway.
+        let retire = parts.store.index.retire(parts.node);
+        match tokio::time::timeout(Duration::from_secs(5), retire).await {
+            Ok(Ok(())) => info!("node is down"),
+            Ok(Err(error)) => warn!(error = &error as &dyn std::error::Error, "node could not be retired"),
+            Err(_) => warn!("node could not be retired in time"),
+        }
+        Ok(())
+    }
+
+    fn reload(&self) {
+        let (Some(tls), Some(certificate), Some(key)) =
+            (&self.tls, &self.config.tls.certificate_file, &self.config.tls.key_file)
+        else {
+            return info!("there is no certificate to reload");
+        };
+        match tls.reload(certificate, key) {
+            Ok(()) => info!("certificate was reloaded"),
+            Err(error) => {
+                error!(error = &error as &dyn std::error::Error, "certificate stays as it was");
+            }
+        }
+    }
+
+    fn name(&self) -> String {
+        self.config.node.name.clone().unwrap_or_else(host_name)
+    }
+
+    async fn bind(&mut self) -> anyhow::Result<Vec<(Kind, BoundListener)>> {
+        let config = &self.config;
+        let mut wanted: Vec<(Kind, ListenAddr)> = Vec::new();
+        let tcp = |addr: &SocketAddr| ListenAddr::Tcp(*addr);
+        if config.has_role(Role::Pop3) {
+            wanted.extend(config.pop3.listen.iter().cloned().map(|addr| (Kind::Pop3, addr)));
+            wanted.extend(config.pop3s.listen.iter().map(|addr| (Kind::Pop3s, tcp(addr))));
+        }
+        if config.has_role(Role::Lmtp) {
+            wanted.extend(config.lmtp.listen.iter().cloned().map(|addr| (Kind::Lmtp, addr)));
+        }
+        wanted.extend(config.admin.listen.iter().map(|addr| (Kind::Admin, tcp(addr))));
+        let mut bound = Vec::new();
+        for (kind, addr) in wanted {
+            let failed =
+                |error| ConfigError::new(format!("{}.listen", kind.section()), format!("{addr:?}: {error}"));
+            let (listener, local) = if let (Kind::Admin, ListenAddr::Tcp(addr)) = (kind, &addr) {
+                let listener = TcpListener::bind(addr).await.map_err(failed)?;
+                let local = listener.local_addr().map_err(failed)?.to_string();
+                (BoundListener::Admin(listener), local)
+            } else {
+                let listener = Bound::bind(&addr).map_err(failed)?;
+                let local = listener.local_addr().map_err(failed)?;
+                (BoundListener::Mail(listener), local)
+            };
+            match kind {
+                Kind::Pop3 => &mut self.listening.pop3,
+                Kind::Pop3s => &mut self.listening.pop3s,
+                Kind::Lmtp => &mut self.listening.lmtp,
+                Kind::Admin => &mut self.listening.admin,
+            }
+            .push(local);
+            bound.push((kind, listener));
+        }
+        Ok(bound)
+    }
+
+    fn serve(
+        &self,
+        bound: Vec<(Kind, BoundListener)>,
+        name: &str,
+        registry: &Registry,
+    ) -> anyhow::Result<()> {
+        let metrics = Metrics::new(registry)?;
+        let (pop3, lmtp) = (Arc::new(self.pop3(name, &metrics)), Arc::new(self.lmtp(name, &metrics)));
+        let pop3_limits = Limits {
+            connections_max: self.config.pop3.connections_max,
+            per_source_max: self.config.pop3.connections_per_source_max,
+        };
+        let lmtp_limits = Limits { connections_max: self.config.lmtp.connections_max, per_source_max: 0 };
+        let drain = self.drain.handle();
+        for (kind, listener) in bound {
+            match (kind, listener) {
+                (Kind::Pop3, BoundListener::Mail(bound)) => {
+                    Server::Pop3(Arc::clone(&pop3)).start(bound, pop3_limits, &drain);
+                }
+                (Kind::Pop3s, BoundListener::Mail(bound)) => {
+                    Server::Pop3s(Arc::clone(&pop3)).start(bound, pop3_limits, &drain);
+                }
+                (Kind::Lmtp, BoundListener::Mail(bound)) => {
+                    Server::Lmtp(Arc::clone(&lmtp)).start(bound, lmtp_limits, &drain);
+                }
+                (_, BoundListener::Admin(listener)) => self.serve_admin(listener, registry)?,
+                (Kind::Admin, BoundListener::Mail(_)) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn pop3(&self, name: &str, metrics: &Metrics) -> Pop3Service {
+        let config = Pop3Config {
+            plaintext_auth: self.config.pop3.plaintext_auth,
+            login_timeout: self.config.pop3.login_timeout,
+            idle_timeout: self.config.pop3.idle_timeout,
+            write_timeout: self.config.pop3.write_timeout,
+            ..Pop3Config::new(name)
+        };
+        Pop3Service::new(
+            config,
+            self.parts.authenticator.clone(),
+            self.parts.maildrops.clone(),
+            self.tls.clone(),
+            metrics.clone(),
+        )
+    }
+
+    fn lmtp(&self, name: &str, metrics: &Metrics) -> LmtpService {
+        let config = LmtpConfig {
+            max_message_octets: self.config.lmtp.max_message_octets,
+            max_recipients: self.config.lmtp.max_recipients,
+            idle_timeout: self.config.lmtp.idle_timeout,
+            write_timeout: self.config.lmtp.write_timeout,
+            ..LmtpConfig::new(name)
+        };
+        LmtpService::new(config, self.parts.deliveries.clone(), metrics.clone())
+    }
+
+    fn serve_admin(&self, listener: TcpListener, registry: &Registry) -> anyhow::Result<()> {
+        let token = self.config.admin_token()?.context("admin.token_file is missing")?;
+        let drain = self.drain.handle();
+        let api = AdminApi {
+            directory: Arc::clone(&self.parts.store.directory),
+            index: Arc::clone(&self.parts.store.index),
+            blob: Arc::clone(&self.parts.blob),
+            hasher: self.parts.hasher.clone(),
+            clock: Arc::new(SystemClock),
+            token,
+            registry: registry.clone(),
+            draining: Arc::new(move || drain.is_draining()),
+            manages: self.config.has_role(Role::Admin),
+        };
+        let end = self.admin_end.clone().cancelled_owned();
+        self.admin_tasks.spawn(async move {
+            if let Err(error) = api.serve(listener, end).await {
+                error!(%error, "admin API ended");
+            }
+        });
+        Ok(())
+    }
+
+    fn spawn_heartbeat(&self, name: String, ttl: Duration) {
+        let index = Arc::clone(&self.parts.store.index);
+        let node = self.parts.node;
+        let end = self.admin_end.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep(ttl / 3) => {}
+                    () = end.cancelled() => return,
+                }
+                if let Err(error) = index.heartbeat(node, &name, ttl).await {
+                    warn!(error = &error as &dyn std::error::Error, "heartbeat failed");
+                }
+            }
+        });
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Pop3,
+    Pop3s,
+    Lmtp,
+    Admin,
+}
+
+impl Kind {
+    fn section(self) -> &'static str {
+        match self {
+            Self::Pop3 => "pop3",
+            Self::Pop3s => "pop3s",
+            Self::Lmtp => "lmtp",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+enum BoundListener {
+    Mail(Bound),
+    Admin(TcpListener),
+}
+
+/// The host's name, as the kernel has it.
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_owned())
+        .ok()
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "localhost".to_owned())
+}

@@ -1,0 +1,182 @@
+//! Puts the rooms together: the only place that knows every crate.
+
+use std::{path::PathBuf, sync::Arc};
+
+use anyhow::Context as _;
+use auth::{Authenticator, Hasher, HasherConfig, VerifiedCache};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use blob::{
+    BlobLayout, ChecksumMode, DiskConfig, DiskStore, Keyring, MasterKey, ObjectStore, Packs, PacksConfig,
+    S3Config, S3Store,
+};
+use index::{Postgres, PostgresConfig, Sqlite, Store};
+use maildrop::{
+    Deliveries, Maildrops, NodeId, Releaser, TenantCache,
+    port::{BlobError, BlobStore},
+};
+
+use crate::{
+    config::{BlobKind, Checksum, Config},
+    files,
+};
+
+/// The master key is not the one this index was started with.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "keys.master_key_file: this is not the master key this index was first used with; nothing sealed with the other one could be read"
+)]
+pub(crate) struct WrongKey;
+
+/// Where the index is.
+pub(crate) enum IndexPlace {
+    Postgres(PostgresConfig),
+    SqliteFile(PathBuf),
+    SqliteUrl(String),
+}
+
+/// Where the configuration says the index is.
+pub(crate) fn index_place(config: &Config) -> anyhow::Result<IndexPlace> {
+    Ok(match config.index_url()? {
+        None => {
+            files::private_dir(&config.node.data_dir)?;
+            IndexPlace::SqliteFile(config.node.data_dir.join("index.sqlite"))
+        }
+        Some(url) if url.expose().starts_with("sqlite:") => IndexPlace::SqliteUrl(url.expose().to_owned()),
+        Some(url) => IndexPlace::Postgres(PostgresConfig {
+            connections_max: config.index.connections_max,
+            acquire_timeout: config.index.acquire_timeout,
+            statement_timeout: config.index.statement_timeout,
+            ..PostgresConfig::new(url.expose())
+        }),
+    })
+}
+
+/// The adapters and services of a node.
+pub(crate) struct Parts {
+    pub(crate) node: NodeId,
+    pub(crate) store: Store,
+    pub(crate) blob: Arc<dyn BlobStore>,
+    pub(crate) hasher: Hasher,
+    pub(crate) authenticator: Authenticator,
+    pub(crate) maildrops: Maildrops,
+    pub(crate) deliveries: Deliveries,
+}
+
+impl Parts {
+    /// Opens index and blob store, checks that schema and master key fit, and builds the services on them.
+    pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
+        let store: Store = match index_place(config)? {
+            IndexPlace::Postgres(config) => {
+                Arc::new(Postgres::connect(config).await.context("open the index")?).into()
+            }
+            IndexPlace::SqliteFile(path) => {
+                Arc::new(Sqlite::open(&path).await.context("open the index")?).into()
+            }
+            IndexPlace::SqliteUrl(url) => {
+                Arc::new(Sqlite::open_url(&url).await.context("open the index")?).into()
+            }
+        };
+        let master_key = master_key(config)?;
+        let check = master_key.check_value();
+        if store.index.key_check(&check).await? != check {
+            return Err(WrongKey.into());
+        }
+        let blob = blob_store(config, master_key).await?;
+        let tenants = TenantCache::new(Arc::clone(&store.directory));
+        let node = NodeId::generate();
+        let (releaser, _) = Releaser::start(Arc::clone(&store.index));
+        let defaults = HasherConfig::default();
+        let hasher = Hasher::new(HasherConfig {
+            concurrent_max: config.auth.hashes_max.unwrap_or(defaults.concurrent_max),
+            memory_kib: config.auth.argon2_memory_kib.unwrap_or(defaults.memory_kib),
+            ..defaults
+        })?;
+        let verified = VerifiedCache::new(config.auth.verified_max, config.auth.verified_ttl);
+        Ok(Self {
+            node,
+            authenticator: Authenticator::new(Arc::clone(&store.directory), hasher.clone(), verified),
+            maildrops: Maildrops::new(
+                Arc::clone(&store.index),
+                Arc::clone(&blob),
+                tenants.clone(),
+                node,
+                releaser,
+            ),
+            deliveries: Deliveries::new(
+                Arc::clone(&store.directory),
+                Arc::clone(&store.index),
+                Arc::clone(&blob),
+                tenants,
+            ),
+            store,
+            blob,
+            hasher,
+        })
+    }
+}
+
+fn master_key(config: &Config) -> anyhow::Result<MasterKey> {
+    if let Some(key) = config.master_key()? {
+        return Ok(key);
+    }
+    // `Config::check` lets this be only where everything is on this machine.
+    files::private_dir(&config.node.data_dir)?;
+    let path = config.node.data_dir.join("master-key");
+    let text = files::secret_file(&path, || {
+        let mut key = [0; 32];
+        files::fill_random(&mut key)?;
+        Ok(format!("{}\n", STANDARD.encode(key)))
+    })?;
+    MasterKey::parse(&text).with_context(|| path.display().to_string())
+}
+
+async fn blob_store(config: &Config, master_key: MasterKey) -> anyhow::Result<Arc<dyn BlobStore>> {
+    let objects = object_store(config).await.context("open the blob store")?;
+    let layout = BlobLayout::new(&config.blob.prefix)?;
+    let packs = Packs::new(
+        objects,
+        Keyring::new(Arc::new(master_key)),
+        layout,
+        PacksConfig {
+            solo_octets: config.pack.solo_octets,
+            part_octets: config.pack.part_octets,
+            large_uploads_max: config.pack.large_uploads_max,
+            compression_level: config.pack.compression_level,
+        },
+    );
+    // A bucket that is not there is an error of configuration, and told at once. A store that does not
+    // answer now may answer later: the node starts, and says so when asked (P7).
+    match packs.ready().await {
+        Ok(()) => {}
+        Err(error @ BlobError::Unavailable(_)) => tracing::warn!(%error, "blob store does not answer yet"),
+        Err(error) => return Err(error).context("open the blob store"),
+    }
+    Ok(Arc::new(packs))
+}
+
+async fn object_store(config: &Config) -> anyhow::Result<Arc<dyn ObjectStore>> {
+    let blob = &config.blob;
+    match blob.kind {
+        BlobKind::Disk => {
+            let path = blob.path.clone().unwrap_or_else(|| config.node.data_dir.join("packs"));
+            Ok(Arc::new(DiskStore::open(DiskConfig::new(path)).await?))
+        }
+        BlobKind::S3 => {
+            let defaults = S3Config::new(blob.bucket.clone().unwrap_or_default());
+            let config = S3Config {
+                region: blob.region.clone(),
+                endpoint: blob.endpoint.clone(),
+                force_path_style: blob.force_path_style,
+                checksum: blob.checksum.map(|checksum| match checksum {
+                    Checksum::WhenSupported => ChecksumMode::WhenSupported,
+                    Checksum::WhenRequired => ChecksumMode::WhenRequired,
+                }),
+                connect_timeout: blob.connect_timeout.unwrap_or(defaults.connect_timeout),
+                read_timeout: blob.read_timeout.unwrap_or(defaults.read_timeout),
+                requests_max: blob.requests_max.unwrap_or(defaults.requests_max),
+                ..defaults
+            };
+            Ok(Arc::new(S3Store::connect(config).await))
+        }
+    }
+}
