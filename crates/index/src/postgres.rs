@@ -43,8 +43,7 @@ impl Config {
     }
 }
 
-/// Statements that are safe to repeat are tried so often: once, and again on a fresh connection when the
-/// first turned out to be dead (the server restarted), or when it was a deadlock's victim.
+/// A statement that a deadlock rolled back is tried so often.
 const ATTEMPTS: u32 = 3;
 
 /// The index on PostgreSQL. Holds no state of its own but the pool, so any number of nodes share a database.
@@ -97,7 +96,7 @@ impl Postgres {
         F: Future<Output = Result<T, sqlx::Error>> + Send,
         T: Send,
     {
-        repeatable(self.statement_timeout, run).await
+        repeatable(&self.pool, self.statement_timeout, run).await
     }
 
     /// Runs a statement that must not be repeated by us; a deadlock rolled it back, so then it may.
@@ -129,31 +128,34 @@ async fn pool(config: &Config) -> Result<PgPool, sqlx::Error> {
         .await
 }
 
-async fn repeatable<T, F>(timeout: Duration, run: impl Fn() -> F + Send + Sync) -> Result<T, IndexError>
+/// Runs a statement that is safe to repeat: again where a deadlock rolled it back, and again on the next
+/// connection where one turned out to be dead. After a restart of the server that may be all of the pool's.
+async fn repeatable<T, F>(
+    pool: &PgPool,
+    timeout: Duration,
+    run: impl Fn() -> F + Send + Sync,
+) -> Result<T, IndexError>
 where
     F: Future<Output = Result<T, sqlx::Error>> + Send,
     T: Send,
 {
-    let mut attempt = 1;
+    let (mut rolled_back, mut dead) = (0, 0);
     loop {
-        let dead = match timed(timeout, run()).await {
-            Err(error) if attempt < ATTEMPTS => {
-                let dead = matches!(error, sqlx::Error::Io(_) | sqlx::Error::Protocol(_))
-                    || error
-                        .as_database_error()
-                        .and_then(sqlx::error::DatabaseError::code)
-                        .is_some_and(|c| c.starts_with("57P"));
-                if !dead && !is_serialization(&error) {
-                    return Err(index_error(error));
-                }
-                dead
-            }
+        match timed(timeout, run()).await {
+            Err(error) if is_serialization(&error) && rolled_back < ATTEMPTS => rolled_back += 1,
+            Err(error) if is_dead(&error) && dead <= pool.options().get_max_connections() => dead += 1,
             result => return result.map_err(index_error),
-        };
-        attempt += 1;
-        if dead {
-            tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+}
+
+/// Whether the connection died under the statement. A timeout is none: trying again would only double it.
+fn is_dead(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(error) => error.kind() != std::io::ErrorKind::TimedOut,
+        sqlx::Error::Protocol(_) => true,
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
+        _ => false,
     }
 }
 

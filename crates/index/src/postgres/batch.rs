@@ -63,11 +63,13 @@ async fn lane<B: Batch>(batch: Arc<B>, waiting: Arc<Mutex<mpsc::Receiver<Waiting
     let mut held_back: Vec<Waiting<B>> = Vec::new();
     loop {
         let mut gathered: Vec<Waiting<B>> = std::mem::take(&mut held_back);
-        {
-            let mut waiting = waiting.lock().await;
-            if gathered.is_empty() && waiting.recv_many(&mut gathered, BATCH_MAX).await == 0 {
+        if gathered.is_empty() {
+            if waiting.lock().await.recv_many(&mut gathered, BATCH_MAX).await == 0 {
                 return;
             }
+        } else if let Ok(mut waiting) = waiting.try_lock() {
+            // The other lane may be asleep in `recv_many` with the lock: what was held back must not wait
+            // for it.
             while gathered.len() < BATCH_MAX
                 && let Ok(next) = waiting.try_recv()
             {

@@ -48,7 +48,7 @@ impl Batch for Open {
         let mailboxes: Vec<Uuid> = requests.iter().map(|r| r.mailbox.as_uuid()).collect();
         let versions: Vec<i64> = requests.iter().map(|r| r.credential_version).collect();
         let tokens: Vec<Uuid> = requests.iter().map(|r| r.token.as_uuid()).collect();
-        let rows: Vec<(i32, i32, Option<i64>, Option<i64>, Option<i64>)> = repeatable(self.timeout, || {
+        let rows: Vec<(i32, i32, Option<i64>, Option<i64>, Option<i64>)> = repeatable(&self.pool, self.timeout, || {
             sqlx::query_as(
                 "SELECT place, outcome, message_count, octets, next_uid FROM open_maildrops($1, $2, $3, $4, $5)",
             )
@@ -103,7 +103,7 @@ impl Batch for Release {
         let tenants: Vec<Uuid> = requests.iter().map(|r| r.0.as_uuid()).collect();
         let mailboxes: Vec<Uuid> = requests.iter().map(|r| r.1.as_uuid()).collect();
         let tokens: Vec<Uuid> = requests.iter().map(|r| r.2.as_uuid()).collect();
-        repeatable(self.timeout, || {
+        repeatable(&self.pool, self.timeout, || {
             sqlx::query(
                 "DELETE FROM maildrop_locks l
                   USING unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS r (tenant, mailbox, token)

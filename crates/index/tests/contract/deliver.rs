@@ -1,0 +1,129 @@
+//! Delivery: rows, uids and counters in one transaction (P1, P4).
+
+use maildrop::{
+    MailboxId, Uid, UniqueId,
+    port::{NewMessage, RowOutcome},
+};
+
+use crate::{backend::Backend, fixture::*};
+
+pub(crate) async fn rows_uids_and_counters_agree(backend: &Backend) {
+    let store = &backend.store;
+    let tenant = tenant(store, "one").await;
+    let (a, b) = (mailbox(store, tenant, "a@one.test", None).await, mailbox(store, tenant, "b@one.test", None).await);
+    deliver(store, tenant, a, 5).await;
+    let entry = entry();
+    let new = [message(b, 20), NewMessage { delivered_to: String::new(), ..message(a, 10) }];
+    let outcomes = store.index.deliver(tenant, &entry, &new).await.unwrap();
+    assert_eq!(outcomes, [RowOutcome::Delivered(Uid(1)), RowOutcome::Delivered(Uid(2))]);
+    let rows = store.index.messages(tenant, a, Uid(2), Uid(100), 10).await.unwrap();
+    assert_eq!(rows.len(), 1);
+    let row = &rows[0];
+    assert_eq!((row.uid, row.octets, row.header_octets), (Uid(2), 10, 10));
+    assert_eq!((row.extent, row.digest, row.delivered_to.as_str()), (entry.extent, new[0].digest, ""));
+    let shown = store.directory.mailbox(tenant, &address("a@one.test")).await.unwrap().unwrap();
+    assert_eq!((shown.message_count, shown.octets), (2, 15));
+    assert_eq!(backend.number("SELECT count(*) FROM packs").await, 2);
+}
+
+pub(crate) async fn a_repeated_delivery_changes_nothing(backend: &Backend) {
+    let store = &backend.store;
+    let tenant = tenant(store, "one").await;
+    let a = mailbox(store, tenant, "a@one.test", None).await;
+    let small = mailbox(store, tenant, "b@one.test", Some(5)).await;
+    let (entry, new) = (entry(), [message(a, 10), message(small, 10), message(MailboxId::generate(), 10)]);
+    let first = store.index.deliver(tenant, &entry, &new).await.unwrap();
+    assert_eq!(first, [RowOutcome::Delivered(Uid(1)), RowOutcome::OverQuota, RowOutcome::Unknown]);
+    assert_eq!(store.index.deliver(tenant, &entry, &new).await.unwrap(), first);
+    assert_eq!(uids(store, tenant, a).await, [1]);
+    let shown = store.directory.mailbox(tenant, &address("a@one.test")).await.unwrap().unwrap();
+    assert_eq!((shown.message_count, shown.octets), (1, 10));
+}
+
+pub(crate) async fn quota_holds(backend: &Backend) {
+    let store = &backend.store;
+    let tenant = tenant(store, "one").await;
+    let a = mailbox(store, tenant, "a@one.test", Some(25)).await;
+    deliver(store, tenant, a, 10).await;
+    deliver(store, tenant, a, 15).await;
+    let full = store.index.deliver(tenant, &entry(), &[message(a, 1)]).await.unwrap();
+    assert_eq!(full, [RowOutcome::OverQuota]);
+    assert_eq!(uids(store, tenant, a).await, [1, 2]);
+    // The pack of a message that fitted nowhere is garbage from the start.
+    assert_eq!(backend.number("SELECT count(*) FROM pack_garbage").await, 1);
+    let found = store.directory.all_tenants_recipients(&[address("a@one.test")]).await.unwrap();
+    assert_eq!(found[0].unwrap().free_octets, Some(0));
+    // Room that was made can be used again.
+    let (token, _) = opened(store, tenant, a, node(store, LONG).await).await;
+    store.index.commit_update(tenant, a, token, &[Uid(2)]).await.unwrap();
+    assert_eq!(deliver(store, tenant, a, 15).await, Uid(3));
+}
+
+pub(crate) async fn a_mailbox_that_is_gone_is_unknown(backend: &Backend) {
+    let store = &backend.store;
+    let tenant = tenant(store, "one").await;
+    let a = mailbox(store, tenant, "a@one.test", None).await;
+    store.directory.delete_mailbox(tenant, &address("a@one.test"), &actor(), AT).await.unwrap();
+    let outcome = store.index.deliver(tenant, &entry(), &[message(a, 1)]).await.unwrap();
+    assert_eq!(outcome, [RowOutcome::Unknown]);
+}
+
+pub(crate) async fn concurrent_deliveries_get_distinct_uids(backend: &Backend) {
+    let (store, other) = (&backend.store, backend.second().await);
+    let tenant = tenant(store, "one").await;
+    let mut mailboxes = Vec::new();
+    for name in ["a", "b", "c"] {
+        mailboxes.push(mailbox(store, tenant, &format!("{name}@one.test"), None).await);
+    }
+    let mut crowd = tokio::task::JoinSet::new();
+    for i in 0..40_usize {
+        let store = if i % 2 == 0 { store.clone() } else { other.clone() };
+        // In different orders, which must not make them wait for each other.
+        let mut new: Vec<_> = mailboxes.iter().map(|m| message(*m, 3)).collect();
+        new.rotate_left(i % 3);
+        crowd.spawn(async move { store.index.deliver(tenant, &entry(), &new).await.unwrap() });
+    }
+    for outcomes in crowd.join_all().await {
+        assert!(outcomes.iter().all(|o| matches!(o, RowOutcome::Delivered(_))));
+    }
+    for mailbox in mailboxes {
+        assert_eq!(uids(store, tenant, mailbox).await, (1..=40).collect::<Vec<_>>());
+    }
+    let shown = store.directory.mailbox(tenant, &address("b@one.test")).await.unwrap().unwrap();
+    assert_eq!((shown.message_count, shown.octets), (40, 120));
+}
+
+pub(crate) async fn listings_keep_order_and_bounds(backend: &Backend) {
+    let store = &backend.store;
+    let tenant = tenant(store, "one").await;
+    let a = mailbox(store, tenant, "a@one.test", None).await;
+    for octets in 1..=7 {
+        deliver(store, tenant, a, octets).await;
+    }
+    let listing = store.index.listing(tenant, a, Uid(6)).await.unwrap();
+    assert_eq!(listing.len(), 5, "what came later is not seen");
+    assert_eq!(listing.octets(), 15);
+    assert!((0..5).all(|i| listing.get(i).unwrap().octets == i as u64 + 1));
+    let rows = store.index.messages(tenant, a, Uid(3), Uid(6), 2).await.unwrap();
+    assert_eq!(rows.iter().map(|r| r.uid.0).collect::<Vec<_>>(), [3, 4]);
+}
+
+pub(crate) async fn imported_unique_ids_are_kept(backend: &Backend) {
+    let store = &backend.store;
+    let tenant = tenant(store, "one").await;
+    let a = mailbox(store, tenant, "a@one.test", None).await;
+    for name in [None, Some("first"), None, Some("second")] {
+        let unique_id = name.map(|n| UniqueId::try_from(n.to_owned()).unwrap());
+        store.index.deliver(tenant, &entry(), &[NewMessage { unique_id, ..message(a, 1) }]).await.unwrap();
+    }
+    let listing = store.index.listing(tenant, a, Uid(100)).await.unwrap();
+    let unique_ids: Vec<_> = (0..4)
+        .map(|i| {
+            let mut text = String::new();
+            listing.write_unique_id(i, &mut text);
+            text
+        })
+        .collect();
+    assert_eq!((unique_ids[1].as_str(), unique_ids[3].as_str()), ("first", "second"));
+    assert!(unique_ids[0].ends_with('1') && unique_ids[2].ends_with('3'));
+}

@@ -1,0 +1,183 @@
+//! Who exists, and who may know it (P5).
+
+use maildrop::{
+    Domain, MailboxId, NewMailbox, SealedKey, Tenant, TenantId, TenantName,
+    port::{Conflict, IndexError},
+};
+
+use crate::{backend::Backend, fixture::*};
+
+#[track_caller]
+fn assert_conflict<T: std::fmt::Debug>(result: Result<T, IndexError>, expected: Conflict) {
+    match result {
+        Err(IndexError::Conflict(conflict)) => assert_eq!(conflict, expected),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn new_mailbox(at: &str) -> NewMailbox {
+    NewMailbox {
+        id: MailboxId::generate(),
+        address: address(at),
+        password_hash: "$hash$2".into(),
+        quota_octets: None,
+    }
+}
+
+pub(crate) async fn names_are_unique(backend: &Backend) {
+    let directory = &backend.store.directory;
+    let one = tenant(&backend.store, "one").await;
+    let two = tenant(&backend.store, "two").await;
+    let again = Tenant {
+        id: TenantId::generate(),
+        name: TenantName::try_from("one").unwrap(),
+        key: SealedKey(vec![]),
+        created_at: AT,
+    };
+    assert_conflict(directory.create_tenant(&again, &actor()).await, Conflict::TenantName);
+    let taken = Domain { name: domain("one.test"), created_at: AT };
+    assert_conflict(directory.create_domain(one, &taken, &actor()).await, Conflict::DomainName);
+    assert_conflict(directory.create_domain(two, &taken, &actor()).await, Conflict::DomainName);
+    mailbox(&backend.store, one, "a@one.test", None).await;
+    let create = |tenant, at: &str| {
+        let new = new_mailbox(at);
+        async move { directory.create_mailbox(tenant, &new, &actor(), AT).await }
+    };
+    assert_conflict(create(one, "A@ONE.test").await, Conflict::Address);
+    assert_conflict(create(one, "a@two.test").await, Conflict::ForeignDomain);
+    assert_conflict(create(one, "a@nowhere.test").await, Conflict::ForeignDomain);
+    assert_conflict(directory.delete_domain(one, &domain("one.test"), &actor(), AT).await, Conflict::DomainInUse);
+    assert!(!directory.delete_domain(two, &domain("one.test"), &actor(), AT).await.unwrap());
+    assert!(directory.delete_domain(two, &domain("two.test"), &actor(), AT).await.unwrap());
+}
+
+pub(crate) async fn lists_are_paged(backend: &Backend) {
+    let directory = &backend.store.directory;
+    let one = tenant(&backend.store, "one").await;
+    tenant(&backend.store, "two").await;
+    for name in ["c", "a", "b"] {
+        mailbox(&backend.store, one, &format!("{name}@one.test"), None).await;
+    }
+    let page = directory.list_mailboxes(one, None, 2).await.unwrap();
+    let texts = |page: &[maildrop::Mailbox]| page.iter().map(|m| m.address.to_string()).collect::<Vec<_>>();
+    assert_eq!(texts(&page), ["a@one.test", "b@one.test"]);
+    let page = directory.list_mailboxes(one, Some(&page[1].address), 2).await.unwrap();
+    assert_eq!(texts(&page), ["c@one.test"]);
+    let tenants = directory.all_tenants_list(None, 10).await.unwrap();
+    assert_eq!(tenants.iter().map(|t| t.name.as_str()).collect::<Vec<_>>(), ["one", "two"]);
+    let after = TenantName::try_from("one").unwrap();
+    assert_eq!(directory.all_tenants_list(Some(&after), 10).await.unwrap().len(), 1);
+    assert_eq!(directory.list_domains(one, None, 10).await.unwrap().len(), 1);
+    assert!(directory.list_domains(one, Some(&domain("one.test")), 10).await.unwrap().is_empty());
+}
+
+pub(crate) async fn accounts_and_recipients_are_found(backend: &Backend) {
+    let directory = &backend.store.directory;
+    let one = tenant(&backend.store, "one").await;
+    let a = mailbox(&backend.store, one, "a@one.test", Some(100)).await;
+    let account = directory.all_tenants_account(&address("A@one.TEST")).await.unwrap().unwrap();
+    assert_eq!((account.tenant, account.mailbox, account.credential_version), (one, a, 1));
+    assert_eq!(account.password_hash, "$hash$1");
+    assert!(directory.all_tenants_account(&address("b@one.test")).await.unwrap().is_none());
+    let asked = ["b@one.test", "a@one.test", "a@two.test"].map(address);
+    let found = directory.all_tenants_recipients(&asked).await.unwrap();
+    assert!(found[0].is_none() && found[2].is_none());
+    let found = found[1].unwrap();
+    assert_eq!((found.tenant, found.mailbox, found.free_octets), (one, a, Some(100)));
+    let tenant = directory.tenant(one).await.unwrap().unwrap();
+    assert_eq!((tenant.name.as_str(), tenant.key, tenant.created_at), ("one", SealedKey(vec![1, 2, 3]), AT));
+}
+
+pub(crate) async fn passwords_change_with_their_version(backend: &Backend) {
+    let directory = &backend.store.directory;
+    let one = tenant(&backend.store, "one").await;
+    mailbox(&backend.store, one, "a@one.test", None).await;
+    let a = address("a@one.test");
+    assert!(directory.set_password(one, &a, "$hash$9", &actor(), AT).await.unwrap());
+    let account = directory.all_tenants_account(&a).await.unwrap().unwrap();
+    assert_eq!((account.credential_version, account.password_hash.as_str()), (2, "$hash$9"));
+    assert!(!directory.set_password(one, &address("b@one.test"), "x", &actor(), AT).await.unwrap());
+}
+
+pub(crate) async fn deletions_are_whole(backend: &Backend) {
+    let store = &backend.store;
+    let (one, two) = (tenant(store, "one").await, tenant(store, "two").await);
+    let a = mailbox(store, one, "a@one.test", None).await;
+    let b = mailbox(store, two, "b@two.test", None).await;
+    deliver(store, one, a, 1).await;
+    deliver(store, two, b, 1).await;
+    let node = node(store, LONG).await;
+    let (token, _) = opened(store, one, a, node).await;
+    assert!(store.directory.delete_tenant(one, &actor(), AT).await.unwrap());
+    assert!(!store.directory.delete_tenant(one, &actor(), AT).await.unwrap());
+    for table in ["tenants", "domains", "mailboxes", "messages", "packs"] {
+        let sql = format!("SELECT count(*) FROM {table}");
+        assert_eq!(backend.number(&sql).await, 1, "{table}: the other tenant's alone");
+    }
+    let commit = store.index.commit_update(one, a, token, &[maildrop::Uid(1)]).await.unwrap();
+    assert_eq!(commit, maildrop::port::CommitOutcome::LockLost);
+    // A mailbox that is made again under the same address is another one, and empty.
+    assert!(store.directory.delete_mailbox(two, &address("b@two.test"), &actor(), AT).await.unwrap());
+    let again = mailbox(store, two, "b@two.test", None).await;
+    assert_ne!(again, b);
+    assert!(uids(store, two, again).await.is_empty());
+}
+
+pub(crate) async fn tenants_do_not_meet(backend: &Backend) {
+    let store = &backend.store;
+    let (one, two) = (tenant(store, "one").await, tenant(store, "two").await);
+    let a = mailbox(store, one, "a@one.test", None).await;
+    deliver(store, one, a, 10).await;
+    let directory = &store.directory;
+    let at = address("a@one.test");
+    // Every method that takes a tenant, asked as the other one.
+    assert!(directory.mailbox(two, &at).await.unwrap().is_none());
+    assert!(directory.list_mailboxes(two, None, 10).await.unwrap().is_empty());
+    assert!(!directory.list_domains(two, None, 10).await.unwrap().iter().any(|d| d.name.as_str() == "one.test"));
+    assert!(!directory.set_password(two, &at, "x", &actor(), AT).await.unwrap());
+    assert!(!directory.delete_mailbox(two, &at, &actor(), AT).await.unwrap());
+    assert!(!directory.delete_domain(two, &domain("one.test"), &actor(), AT).await.unwrap());
+    assert!(store.index.listing(two, a, maildrop::Uid(99)).await.unwrap().is_empty());
+    assert!(store.index.messages(two, a, maildrop::Uid(1), maildrop::Uid(99), 9).await.unwrap().is_empty());
+    let node = node(store, LONG).await;
+    assert_eq!(open(store, two, a, node).await.1, maildrop::port::OpenOutcome::Stale);
+    let outcome = store.index.deliver(two, &entry(), &[message(a, 1)]).await.unwrap();
+    assert_eq!(outcome, [maildrop::port::RowOutcome::Unknown]);
+    let (token, _) = opened(store, one, a, node).await;
+    store.index.release(two, a, token).await.unwrap();
+    assert_eq!(open(store, one, a, node).await.1, maildrop::port::OpenOutcome::InUse);
+    assert_eq!(uids(store, one, a).await, [1]);
+}
+
+pub(crate) async fn changes_are_audited(backend: &Backend) {
+    let store = &backend.store;
+    let one = tenant(store, "one").await;
+    mailbox(store, one, "a@one.test", None).await;
+    let a = address("a@one.test");
+    store.directory.set_password(one, &a, "x", &actor(), AT).await.unwrap();
+    store.directory.delete_mailbox(one, &a, &actor(), AT).await.unwrap();
+    store.directory.delete_domain(one, &domain("one.test"), &actor(), AT).await.unwrap();
+    store.directory.delete_tenant(one, &actor(), AT).await.unwrap();
+    for action in [
+        "tenant.create",
+        "domain.create",
+        "mailbox.create",
+        "mailbox.set_password",
+        "mailbox.delete",
+        "domain.delete",
+        "tenant.delete",
+    ] {
+        let sql = format!("SELECT count(*) FROM audit_log WHERE action = '{action}' AND actor = 'test'");
+        assert_eq!(backend.number(&sql).await, 1, "{action}");
+    }
+    // What was refused is not in it.
+    assert!(!store.directory.delete_tenant(one, &actor(), AT).await.unwrap());
+    assert_eq!(backend.number("SELECT count(*) FROM audit_log").await, 7);
+}
+
+pub(crate) async fn the_key_check_keeps_the_first(backend: &Backend) {
+    let index = &backend.store.index;
+    assert_eq!(index.key_check(b"first").await.unwrap(), b"first");
+    assert_eq!(backend.second().await.index.key_check(b"second").await.unwrap(), b"first");
+    index.ready().await.unwrap();
+}

@@ -1,0 +1,112 @@
+//! Tenants, mailboxes and messages to play with.
+
+use std::time::Duration;
+
+use index::Store;
+use maildrop::{
+    Actor, Address, Digest, Domain, DomainName, Extent, LockToken, MailboxId, NewMailbox, NodeId, PackId,
+    SealedKey, StoredEntry, Tenant, TenantId, TenantName, Uid,
+    port::{NewMessage, OpenOutcome, OpenRequest, Opened, RowOutcome},
+};
+use time::OffsetDateTime;
+
+/// A time all fixtures share, in whole microseconds, as databases keep them.
+pub(crate) const AT: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+
+pub(crate) fn actor() -> Actor {
+    Actor { name: "test".into(), origin: "127.0.0.1".into() }
+}
+
+pub(crate) fn address(text: &str) -> Address {
+    Address::try_from(text).unwrap()
+}
+
+pub(crate) async fn tenant(store: &Store, name: &str) -> TenantId {
+    let tenant = Tenant {
+        id: TenantId::generate(),
+        name: TenantName::try_from(name).unwrap(),
+        key: SealedKey(vec![1, 2, 3]),
+        created_at: AT,
+    };
+    store.directory.create_tenant(&tenant, &actor()).await.unwrap();
+    let domain = Domain { name: domain(&format!("{name}.test")), created_at: AT };
+    store.directory.create_domain(tenant.id, &domain, &actor()).await.unwrap();
+    tenant.id
+}
+
+pub(crate) fn domain(name: &str) -> DomainName {
+    DomainName::try_from(name).unwrap()
+}
+
+pub(crate) async fn mailbox(store: &Store, tenant: TenantId, at: &str, quota: Option<u64>) -> MailboxId {
+    let new = NewMailbox {
+        id: MailboxId::generate(),
+        address: address(at),
+        password_hash: "$hash$1".into(),
+        quota_octets: quota,
+    };
+    store.directory.create_mailbox(tenant, &new, &actor(), AT).await.unwrap().id
+}
+
+pub(crate) fn entry() -> StoredEntry {
+    let extent = Extent { pack: PackId::generate(), offset: 64, length: 100 };
+    StoredEntry { extent, pack_octets: 200, pack_entries: 1 }
+}
+
+pub(crate) fn message(mailbox: MailboxId, octets: u64) -> NewMessage {
+    NewMessage {
+        mailbox,
+        octets,
+        header_octets: 10,
+        digest: Digest([7; 32]),
+        delivered_to: "a@one.test".into(),
+        unique_id: None,
+        received_at: AT,
+    }
+}
+
+/// Delivers a message of its own and tells its uid.
+pub(crate) async fn deliver(store: &Store, tenant: TenantId, mailbox: MailboxId, octets: u64) -> Uid {
+    match store.index.deliver(tenant, &entry(), &[message(mailbox, octets)]).await.unwrap()[..] {
+        [RowOutcome::Delivered(uid)] => uid,
+        ref other => panic!("{other:?}"),
+    }
+}
+
+/// A node that lives for `ttl`.
+pub(crate) async fn node(store: &Store, ttl: Duration) -> NodeId {
+    let node = NodeId::generate();
+    store.index.heartbeat(node, "test", ttl).await.unwrap();
+    node
+}
+
+pub(crate) const LONG: Duration = Duration::from_mins(10);
+
+pub(crate) async fn open(
+    store: &Store,
+    tenant: TenantId,
+    mailbox: MailboxId,
+    node: NodeId,
+) -> (LockToken, OpenOutcome) {
+    let token = LockToken::generate();
+    let request = OpenRequest { tenant, mailbox, credential_version: 1, token, node };
+    (token, store.index.open(request).await.unwrap())
+}
+
+/// Opens a maildrop that must be free.
+pub(crate) async fn opened(
+    store: &Store,
+    tenant: TenantId,
+    mailbox: MailboxId,
+    node: NodeId,
+) -> (LockToken, Opened) {
+    match open(store, tenant, mailbox, node).await {
+        (token, OpenOutcome::Opened(opened)) => (token, opened),
+        (_, other) => panic!("{other:?}"),
+    }
+}
+
+pub(crate) async fn uids(store: &Store, tenant: TenantId, mailbox: MailboxId) -> Vec<u64> {
+    let listing = store.index.listing(tenant, mailbox, Uid(u64::MAX >> 1)).await.unwrap();
+    (0..listing.len()).map(|i| listing.get(i).unwrap().uid.0).collect()
+}

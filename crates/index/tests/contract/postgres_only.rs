@@ -1,0 +1,111 @@
+//! What only PostgreSQL, or only a schema check, can show.
+
+use index::{Postgres, PostgresConfig, SchemaError, Sqlite};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
+
+use crate::{
+    backend::{Backend, missing_path, new_database, with_database},
+    fixture::*,
+};
+
+async fn execute(url: &str, sql: &str) {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    sqlx::query(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_schema_that_does_not_fit_is_refused() {
+    let (server, database) = new_database().await;
+    let url = with_database(&server, &database);
+    let config = PostgresConfig::new(url.clone());
+    assert!(matches!(Postgres::connect(config.clone()).await, Err(SchemaError::Older { found: 0 })));
+    Postgres::migrate(&config).await.unwrap();
+    Postgres::migrate(&config).await.unwrap();
+    drop(Postgres::connect(config.clone()).await.unwrap());
+    execute(&url, "UPDATE schema_info SET version = 99").await;
+    drop(Postgres::connect(config.clone()).await.unwrap());
+    execute(&url, "UPDATE schema_info SET compatible_from = 99").await;
+    assert!(matches!(
+        Postgres::connect(config.clone()).await,
+        Err(SchemaError::Newer { compatible_from: 99 })
+    ));
+    execute(&url, "UPDATE schema_info SET compatible_from = 1").await;
+    let sql = format!("ALTER DATABASE {database} SET default_transaction_isolation = 'serializable'");
+    execute(&server, &sql).await;
+    assert!(matches!(Postgres::connect(config).await, Err(SchemaError::Unsuitable(_))));
+    execute(&server, &format!("DROP DATABASE {database} WITH (FORCE)")).await;
+}
+
+#[tokio::test]
+async fn a_newer_embedded_schema_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("index.sqlite");
+    drop(Sqlite::open(&path).await.unwrap());
+    let mut connection = SqliteConnection::connect(&format!("sqlite:{}", path.display())).await.unwrap();
+    sqlx::query("UPDATE schema_info SET compatible_from = 99").execute(&mut connection).await.unwrap();
+    assert!(matches!(Sqlite::open(&path).await, Err(SchemaError::Newer { compatible_from: 99 })));
+    assert!(matches!(Sqlite::open(&missing_path()).await, Err(SchemaError::Database(_))));
+}
+
+#[tokio::test]
+async fn an_index_that_is_away_says_so_and_comes_back() {
+    let backend = Backend::postgres().await;
+    let store = &backend.store;
+    let tenant = tenant(store, "one").await;
+    let a = mailbox(store, tenant, "a@one.test", None).await;
+    let node = node(store, LONG).await;
+    let (token, _) = opened(store, tenant, a, node).await;
+    let uid = deliver(store, tenant, a, 10).await;
+    // Every connection of the pool dies under it: what may be repeated is, and nobody notices.
+    let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    backend.number(cut).await;
+    assert_eq!(uids(store, tenant, a).await, [uid.0]);
+    backend.number(cut).await;
+    deliver(store, tenant, a, 10).await;
+    backend.number(cut).await;
+    store.index.release(tenant, a, token).await.unwrap();
+    backend.number(cut).await;
+    let (token, after) = opened(store, tenant, a, node).await;
+    assert_eq!(after.message_count, 2);
+    // A commit is not repeated here: the session finds out what became of it.
+    backend.number(cut).await;
+    let error = store.index.commit_update(tenant, a, token, &[uid]).await.unwrap_err();
+    assert!(error.is_retryable());
+    assert!(store.index.commit_update(tenant, a, token, &[uid]).await.is_ok());
+    backend.end().await;
+}
+
+#[tokio::test]
+async fn a_crash_of_the_database_empties_locks_and_leases() {
+    let backend = Backend::postgres().await;
+    let store = &backend.store;
+    let tenant = tenant(store, "one").await;
+    let a = mailbox(store, tenant, "a@one.test", None).await;
+    let uid = deliver(store, tenant, a, 10).await;
+    let node = node(store, LONG).await;
+    let (token, _) = opened(store, tenant, a, node).await;
+    // What recovery does to unlogged tables.
+    let emptied = "WITH l AS (DELETE FROM maildrop_locks RETURNING 1), n AS (DELETE FROM nodes RETURNING 1)
+                   SELECT (SELECT count(*) FROM l) + (SELECT count(*) FROM n)";
+    let mut connection = {
+        let url = std::env::var("POSTERN_TEST_PG_URL").unwrap();
+        let database = backend.number("SELECT oid FROM pg_database WHERE datname = current_database()").await;
+        let mut server = PgConnection::connect(&url).await.unwrap();
+        let name: String = sqlx::query_scalar("SELECT datname FROM pg_database WHERE oid = $1::bigint::oid")
+            .bind(database)
+            .fetch_one(&mut server)
+            .await
+            .unwrap();
+        PgConnection::connect(&with_database(&url, &name)).await.unwrap()
+    };
+    let emptied: i64 = sqlx::query_scalar(emptied).fetch_one(&mut connection).await.unwrap();
+    assert_eq!(emptied, 2);
+    // The session that was open cannot commit; the node says that it lives and opens again.
+    let commit = store.index.commit_update(tenant, a, token, &[uid]).await.unwrap();
+    assert_eq!(commit, maildrop::port::CommitOutcome::LockLost);
+    opened(store, tenant, a, node).await;
+    assert_eq!(uids(store, tenant, a).await, [uid.0]);
+    drop(connection);
+    backend.end().await;
+}
