@@ -1,0 +1,70 @@
+//! Keys: the master key wraps a data key per tenant; the data key derives a key per entry.
+
+mod master;
+mod tenant;
+
+pub use master::{MasterKey, MasterKeyError};
+pub(crate) use tenant::EntryCipher;
+pub use tenant::TenantKey;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use maildrop::{SealedKey, TenantId, port::BlobError};
+use moka::sync::Cache;
+
+/// Most data keys held open at once. At some 200 octets each this is 2 MB.
+const OPEN_KEYS_MAX: u64 = 10_000;
+/// How long a data key stays open. Short, so that a tenant's keys leave memory soon after its traffic does;
+/// long enough that a key service would be asked once a minute per busy tenant.
+const OPEN_KEY_TTL: Duration = Duration::from_mins(1);
+
+/// What wraps tenants' data keys: a [`MasterKey`] in this process, or a key service.
+///
+/// A [`SealedKey`] starts with a version and names its kind and key, so that several can be in use at once
+/// while a key is rotated.
+#[async_trait]
+pub trait KeyWrap: Send + Sync + std::fmt::Debug {
+    /// Seals the data key of `tenant`.
+    fn seal(&self, tenant: TenantId, key: &TenantKey) -> Result<SealedKey, BlobError>;
+
+    /// Opens what [`seal`](Self::seal) made for the same tenant. Anything else is
+    /// [`BlobError::WrongKey`], or [`BlobError::Corrupt`] where it is not a sealed key at all.
+    async fn open(&self, tenant: TenantId, sealed: &SealedKey) -> Result<TenantKey, BlobError>;
+}
+
+/// Opens sealed data keys and remembers them for a minute.
+#[derive(Debug)]
+pub struct Keyring {
+    wrap: Arc<dyn KeyWrap>,
+    open: Cache<(TenantId, SealedKey), Arc<TenantKey>>,
+}
+
+impl Keyring {
+    /// A keyring over `wrap`.
+    pub fn new(wrap: Arc<dyn KeyWrap>) -> Self {
+        let open = Cache::builder().max_capacity(OPEN_KEYS_MAX).time_to_live(OPEN_KEY_TTL).build();
+        Self { wrap, open }
+    }
+
+    /// A new data key for `tenant`, sealed.
+    pub fn generate(&self, tenant: TenantId) -> Result<SealedKey, BlobError> {
+        self.wrap.seal(tenant, &TenantKey::generate()?)
+    }
+
+    /// The data key of `tenant`.
+    pub async fn open(&self, tenant: TenantId, sealed: &SealedKey) -> Result<Arc<TenantKey>, BlobError> {
+        // The whole sealed key is part of the cache's key: another tenant's, or a damaged one, is never
+        // answered from memory.
+        let id = (tenant, sealed.clone());
+        if let Some(key) = self.open.get(&id) {
+            return Ok(key);
+        }
+        let key = Arc::new(self.wrap.open(tenant, sealed).await?);
+        self.open.insert(id, Arc::clone(&key));
+        Ok(key)
+    }
+}
+
+#[cfg(test)]
+mod tests;

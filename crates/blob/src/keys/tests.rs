@@ -1,0 +1,88 @@
+use base64::{Engine, prelude::BASE64_STANDARD};
+
+use super::*;
+
+fn master(octet: u8) -> MasterKey {
+    MasterKey::parse(&BASE64_STANDARD.encode([octet; 32])).unwrap()
+}
+
+#[test]
+fn a_master_key_is_32_octets_of_base64() {
+    let good = BASE64_STANDARD.encode([7; 32]);
+    assert!(MasterKey::parse(&format!("  {good}\n")).is_ok());
+    for bad in ["", "x", &good[1..], &BASE64_STANDARD.encode([7; 31]), &BASE64_STANDARD.encode([7; 33])] {
+        assert_eq!(MasterKey::parse(bad).err(), Some(MasterKeyError), "{bad:?}");
+    }
+}
+
+#[test]
+fn nothing_shows_a_key() {
+    assert_eq!(
+        format!("{:?} {:?}", master(7), TenantKey::fixed(7)),
+        "MasterKey([REDACTED]) TenantKey([REDACTED])"
+    );
+}
+
+/// The index remembers it: it may never change.
+#[test]
+fn the_check_value_is_pinned() {
+    let expected = "zMp2NsOxLOLz4srEAjBdB9Yhbh9Wnd3M4FsBS1iQRdw=";
+    assert_eq!(BASE64_STANDARD.encode(master(7).check_value()), expected);
+    assert_ne!(master(7).check_value(), master(8).check_value());
+}
+
+#[tokio::test]
+async fn a_sealed_key_opens_for_its_tenant_and_master_key_only() {
+    let (tenant, other) = (TenantId::generate(), TenantId::generate());
+    let key = TenantKey::fixed(9);
+    let sealed = master(7).seal(tenant, &key).unwrap();
+    assert_eq!(master(7).open(tenant, &sealed).await.unwrap().octets(), key.octets());
+    assert!(matches!(master(8).open(tenant, &sealed).await, Err(BlobError::WrongKey)));
+    assert!(matches!(master(7).open(other, &sealed).await, Err(BlobError::WrongKey)));
+    for i in 0..sealed.0.len() {
+        let mut flipped = sealed.clone();
+        flipped.0[i] ^= 1;
+        assert!(master(7).open(tenant, &flipped).await.is_err(), "octet {i}");
+        let cut = SealedKey(sealed.0[..i].to_vec());
+        assert!(matches!(master(7).open(tenant, &cut).await, Err(BlobError::Corrupt(_))), "cut at {i}");
+    }
+}
+
+/// What version 1 wrote must open for ever.
+#[tokio::test]
+async fn the_sealed_key_of_version_1_is_pinned() {
+    let tenant = TenantId::from_uuid(uuid::Uuid::from_bytes([1; 16]));
+    let golden =
+        "AQEjHdPEQ4G4Y1WsoeBLYXnSuH3N3TDRVd1T98dZ/cPsZ2FLmLNLb4mJW6rzDwU3ssowNcN0o8eL1TIKJrEHDeIx/0IdWQ==";
+    let sealed = SealedKey(BASE64_STANDARD.decode(golden).unwrap());
+    assert_eq!(master(7).open(tenant, &sealed).await.unwrap().octets(), TenantKey::fixed(9).octets());
+}
+
+/// Counts what reaches the key service.
+#[derive(Debug)]
+struct Counting(MasterKey, std::sync::atomic::AtomicU32);
+
+#[async_trait]
+impl KeyWrap for Counting {
+    fn seal(&self, tenant: TenantId, key: &TenantKey) -> Result<SealedKey, BlobError> {
+        self.0.seal(tenant, key)
+    }
+
+    async fn open(&self, tenant: TenantId, sealed: &SealedKey) -> Result<TenantKey, BlobError> {
+        self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.0.open(tenant, sealed).await
+    }
+}
+
+#[tokio::test]
+async fn an_open_key_is_remembered_for_its_tenant_alone() {
+    let wrap = Arc::new(Counting(master(7), 0.into()));
+    let keyring = Keyring::new(Arc::clone(&wrap) as Arc<dyn KeyWrap>);
+    let tenant = TenantId::generate();
+    let sealed = keyring.generate(tenant).unwrap();
+    for _ in 0..3 {
+        keyring.open(tenant, &sealed).await.unwrap();
+    }
+    assert_eq!(wrap.1.load(std::sync::atomic::Ordering::Relaxed), 1);
+    assert!(matches!(keyring.open(TenantId::generate(), &sealed).await, Err(BlobError::WrongKey)));
+}

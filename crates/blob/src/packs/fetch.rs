@@ -1,0 +1,190 @@
+//! Octets of a range of an object, in windows, resumed where they break off.
+
+use std::{collections::VecDeque, ops::Range, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use maildrop::port::BlobError;
+
+use crate::{BlobKey, ObjectBody, ObjectStore};
+
+/// Windows up to this size are held whole before any of it is passed on, so that the connection is free
+/// again whatever the pace of the client. Larger ones stream.
+pub(super) const SHORT_OCTETS: u64 = 256 * 1024;
+/// Times a body may break off, plus once for every [`OCTETS_PER_RESUME`] received: a server that cuts every
+/// body must not keep us asking for ever, one that cuts idle connections must not end a long download.
+const RESUMES_MAX: u64 = 3;
+/// See [`RESUMES_MAX`].
+const OCTETS_PER_RESUME: u64 = 1024 * 1024;
+
+/// Reads a range front to back.
+pub(super) struct Fetch {
+    store: Arc<dyn ObjectStore>,
+    key: BlobKey,
+    /// What has not been received yet.
+    left: Range<u64>,
+    /// End of the window being read.
+    window_end: u64,
+    /// Octets of the windows after it.
+    window: u64,
+    body: Option<ObjectBody>,
+    /// Received and not passed on yet.
+    held: VecDeque<Bytes>,
+    held_octets: u64,
+    received: u64,
+    resumes: u64,
+}
+
+impl Fetch {
+    /// Will read `range`, the first `first_window` octets of it in one request, the others in requests of
+    /// [`SHORT_OCTETS`].
+    pub(super) fn new(
+        store: Arc<dyn ObjectStore>,
+        key: BlobKey,
+        range: Range<u64>,
+        first_window: u64,
+    ) -> Self {
+        let window_end = range.start.saturating_add(first_window.max(1)).min(range.end);
+        Self {
+            store,
+            key,
+            left: range,
+            window_end,
+            window: SHORT_OCTETS,
+            body: None,
+            held: VecDeque::new(),
+            held_octets: 0,
+            received: 0,
+            resumes: 0,
+        }
+    }
+
+    pub(super) fn key(&self) -> &BlobKey {
+        &self.key
+    }
+
+    /// Octets still to come from [`next`](Self::next).
+    pub(super) fn remaining(&self) -> u64 {
+        self.held_octets + (self.left.end - self.left.start)
+    }
+
+    /// The next octets, or `None` at the end of the range. An object that ends before it is corrupt.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, BlobError> {
+        if self.held.is_empty() && self.left.start < self.left.end {
+            if self.left.start >= self.window_end {
+                self.window_end = self.left.start.saturating_add(self.window).min(self.left.end);
+            }
+            let hold = self.body.is_none() && self.window_end - self.left.start <= SHORT_OCTETS;
+            loop {
+                self.receive().await?;
+                if !hold || self.left.start >= self.window_end {
+                    break;
+                }
+            }
+        }
+        let next = self.held.pop_front();
+        self.held_octets -= next.as_ref().map_or(0, |octets| octets.len() as u64);
+        Ok(next)
+    }
+
+    /// Gets at least one octet more.
+    async fn receive(&mut self) -> Result<(), BlobError> {
+        loop {
+            let body = match &mut self.body {
+                Some(body) => body,
+                None => {
+                    let range = self.left.start..self.window_end;
+                    self.body.insert(self.store.get(&self.key, range).await?)
+                }
+            };
+            match body.next().await {
+                Some(Ok(octets)) if octets.is_empty() => {}
+                Some(Ok(octets)) => return self.take(octets),
+                Some(Err(error)) => {
+                    self.body = None;
+                    self.may_resume(error)?;
+                }
+                None => {
+                    self.body = None;
+                    return Err(BlobError::Corrupt(format!(
+                        "{} ends at octet {} of {}",
+                        self.key, self.left.start, self.left.end
+                    )));
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, octets: Bytes) -> Result<(), BlobError> {
+        let count = octets.len() as u64;
+        if count > self.window_end - self.left.start {
+            return Err(BlobError::Corrupt(format!("{}: more octets than asked for", self.key)));
+        }
+        self.left.start += count;
+        self.received += count;
+        self.held_octets += count;
+        self.held.push_back(octets);
+        if self.left.start == self.window_end {
+            // Done with it, and with the place it held among the requests.
+            self.body = None;
+        }
+        Ok(())
+    }
+
+    fn may_resume(&mut self, error: BlobError) -> Result<(), BlobError> {
+        let allowed = RESUMES_MAX + self.received / OCTETS_PER_RESUME;
+        if !error.is_retryable() || self.resumes >= allowed {
+            return Err(error);
+        }
+        self.resumes += 1;
+        tracing::debug!(key = %self.key, at = self.left.start, %error, "resuming a body that broke off");
+        Ok(())
+    }
+}
+
+/// Cuts what a [`Fetch`] gives into pieces of known size.
+pub(super) struct Cutter {
+    fetch: Fetch,
+    current: Bytes,
+}
+
+impl Cutter {
+    pub(super) fn new(fetch: Fetch) -> Self {
+        Self { fetch, current: Bytes::new() }
+    }
+
+    pub(super) fn key(&self) -> &BlobKey {
+        self.fetch.key()
+    }
+
+    /// Octets not cut yet.
+    pub(super) fn remaining(&self) -> u64 {
+        self.current.len() as u64 + self.fetch.remaining()
+    }
+
+    /// The next `octets` octets, or `None` where the range has fewer: nothing is allocated or asked for then.
+    pub(super) async fn cut(&mut self, octets: usize) -> Result<Option<Bytes>, BlobError> {
+        if (octets as u64) > self.remaining() {
+            return Ok(None);
+        }
+        if self.current.is_empty() {
+            self.current = self.fetch.next().await?.unwrap_or_default();
+        }
+        if self.current.len() >= octets {
+            return Ok(Some(self.current.split_to(octets)));
+        }
+        let mut gathered = BytesMut::with_capacity(octets);
+        while gathered.len() < octets {
+            if self.current.is_empty() {
+                match self.fetch.next().await? {
+                    Some(next) => self.current = next,
+                    None => return Ok(None),
+                }
+            }
+            let missing = octets - gathered.len();
+            let piece = self.current.split_to(missing.min(self.current.len()));
+            gathered.extend_from_slice(&piece);
+        }
+        Ok(Some(gathered.freeze()))
+    }
+}
