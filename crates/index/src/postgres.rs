@@ -76,6 +76,10 @@ impl Postgres {
                 "default_transaction_isolation is '{isolation}', but locks need 'read committed'"
             )));
         }
+        let synchronous: String = sqlx::query_scalar("SHOW synchronous_commit").fetch_one(&pool).await?;
+        if synchronous == "off" {
+            tracing::warn!("synchronous_commit is off: a crash of the database loses acknowledged mail");
+        }
         let statement_timeout = config.statement_timeout;
         let opens = Batcher::start(maildrops::Open { pool: pool.clone(), timeout: statement_timeout });
         let releases = Batcher::start(maildrops::Release { pool: pool.clone(), timeout: statement_timeout });

@@ -237,7 +237,7 @@ impl OpenMaildrop {
             Ok(()) => self.held = false,
             // Dropping `self` hands the token to the releaser, which does not give up.
             Err(error) => {
-                warn!(tenant = %self.tenant, mailbox = %self.mailbox, %error, "lock will be released later")
+                warn!(tenant = %self.tenant, mailbox = %self.mailbox, %error, "lock will be released later");
             }
         }
     }

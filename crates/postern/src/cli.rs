@@ -78,6 +78,8 @@ impl Cli {
             Command::Dev(args) => runtime()?.block_on(dev::run(&args)),
             Command::Serve(args) => {
                 let config = Config::load(&args.config)?;
+                // Everything that can be wrong with it is told before anything is touched.
+                config.check_files()?;
                 runtime()?.block_on(serve::run(config))
             }
             Command::Migrate(args) => {

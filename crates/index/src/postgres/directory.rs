@@ -47,7 +47,8 @@ impl Directory for Postgres {
         let rows: Vec<(i64, Uuid, Uuid, Option<i64>)> = self
             .repeatable(|| {
                 sqlx::query_as(
-                    "SELECT r.place, b.tenant_id, b.mailbox_id, greatest(b.quota_octets - b.octets, 0)
+                    "SELECT r.place, b.tenant_id, b.mailbox_id,
+                            CASE WHEN b.quota_octets IS NOT NULL THEN greatest(b.quota_octets - b.octets, 0) END
                        FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS r (address, domain, place)
                        JOIN domains d ON d.name = r.domain
                        JOIN mailboxes b ON b.tenant_id = d.tenant_id AND b.address = r.address",

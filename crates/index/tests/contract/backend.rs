@@ -72,8 +72,9 @@ impl Backend {
 
 /// A new, empty database: the server's URL and its name.
 pub(crate) async fn new_database() -> (String, String) {
-    let server = std::env::var("POSTERN_TEST_PG_URL")
-        .expect("POSTERN_TEST_PG_URL is not set: these tests need a PostgreSQL server; run `cargo xtask test`");
+    let server = std::env::var("POSTERN_TEST_PG_URL").expect(
+        "POSTERN_TEST_PG_URL is not set: these tests need a PostgreSQL server; run `cargo xtask test`",
+    );
     let database = format!("contract_{}", uuid::Uuid::new_v4().simple());
     let mut connection = PgConnection::connect(&server).await.unwrap();
     let sql = format!("CREATE DATABASE {database}");

@@ -10,7 +10,8 @@ use crate::{backend::Backend, fixture::*};
 pub(crate) async fn rows_uids_and_counters_agree(backend: &Backend) {
     let store = &backend.store;
     let tenant = tenant(store, "one").await;
-    let (a, b) = (mailbox(store, tenant, "a@one.test", None).await, mailbox(store, tenant, "b@one.test", None).await);
+    let (a, b) =
+        (mailbox(store, tenant, "a@one.test", None).await, mailbox(store, tenant, "b@one.test", None).await);
     deliver(store, tenant, a, 5).await;
     let entry = entry();
     let new = [message(b, 20), NewMessage { delivered_to: String::new(), ..message(a, 10) }];

@@ -46,7 +46,10 @@ pub(crate) async fn names_are_unique(backend: &Backend) {
     assert_conflict(create(one, "A@ONE.test").await, Conflict::Address);
     assert_conflict(create(one, "a@two.test").await, Conflict::ForeignDomain);
     assert_conflict(create(one, "a@nowhere.test").await, Conflict::ForeignDomain);
-    assert_conflict(directory.delete_domain(one, &domain("one.test"), &actor(), AT).await, Conflict::DomainInUse);
+    assert_conflict(
+        directory.delete_domain(one, &domain("one.test"), &actor(), AT).await,
+        Conflict::DomainInUse,
+    );
     assert!(!directory.delete_domain(two, &domain("one.test"), &actor(), AT).await.unwrap());
     assert!(directory.delete_domain(two, &domain("two.test"), &actor(), AT).await.unwrap());
 }
@@ -84,6 +87,9 @@ pub(crate) async fn accounts_and_recipients_are_found(backend: &Backend) {
     assert!(found[0].is_none() && found[2].is_none());
     let found = found[1].unwrap();
     assert_eq!((found.tenant, found.mailbox, found.free_octets), (one, a, Some(100)));
+    mailbox(&backend.store, one, "free@one.test", None).await;
+    let found = directory.all_tenants_recipients(&[address("free@one.test")]).await.unwrap();
+    assert_eq!(found[0].unwrap().free_octets, None, "no quota is no limit");
     let tenant = directory.tenant(one).await.unwrap().unwrap();
     assert_eq!((tenant.name.as_str(), tenant.key, tenant.created_at), ("one", SealedKey(vec![1, 2, 3]), AT));
 }
@@ -133,7 +139,9 @@ pub(crate) async fn tenants_do_not_meet(backend: &Backend) {
     // Every method that takes a tenant, asked as the other one.
     assert!(directory.mailbox(two, &at).await.unwrap().is_none());
     assert!(directory.list_mailboxes(two, None, 10).await.unwrap().is_empty());
-    assert!(!directory.list_domains(two, None, 10).await.unwrap().iter().any(|d| d.name.as_str() == "one.test"));
+    assert!(
+        !directory.list_domains(two, None, 10).await.unwrap().iter().any(|d| d.name.as_str() == "one.test")
+    );
     assert!(!directory.set_password(two, &at, "x", &actor(), AT).await.unwrap());
     assert!(!directory.delete_mailbox(two, &at, &actor(), AT).await.unwrap());
     assert!(!directory.delete_domain(two, &domain("one.test"), &actor(), AT).await.unwrap());

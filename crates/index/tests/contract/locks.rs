@@ -12,7 +12,8 @@ use crate::{backend::Backend, fixture::*};
 pub(crate) async fn one_session_at_a_time(backend: &Backend) {
     let (store, other) = (&backend.store, backend.second().await);
     let tenant = tenant(store, "one").await;
-    let (a, b) = (mailbox(store, tenant, "a@one.test", None).await, mailbox(store, tenant, "b@one.test", None).await);
+    let (a, b) =
+        (mailbox(store, tenant, "a@one.test", None).await, mailbox(store, tenant, "b@one.test", None).await);
     let (first, second) = (node(store, LONG).await, node(&other, LONG).await);
     let (token, _) = opened(store, tenant, a, first).await;
     assert_eq!(open(store, tenant, a, first).await.1, OpenOutcome::InUse, "same node");

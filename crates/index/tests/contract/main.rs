@@ -1,5 +1,14 @@
 //! The contract of the ports `Index` and `Directory`: one suite, run on SQLite and on PostgreSQL.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test that cannot go on says so"
+)]
+
 mod backend;
 mod deliver;
 mod directory;

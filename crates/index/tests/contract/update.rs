@@ -10,7 +10,8 @@ use crate::{backend::Backend, fixture::*};
 pub(crate) async fn deletes_and_gives_the_lock_back(backend: &Backend) {
     let store = &backend.store;
     let tenant = tenant(store, "one").await;
-    let (a, b) = (mailbox(store, tenant, "a@one.test", None).await, mailbox(store, tenant, "b@one.test", None).await);
+    let (a, b) =
+        (mailbox(store, tenant, "a@one.test", None).await, mailbox(store, tenant, "b@one.test", None).await);
     let node = node(store, LONG).await;
     for octets in [10, 20, 30] {
         deliver(store, tenant, a, octets).await;

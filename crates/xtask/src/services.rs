@@ -1,0 +1,14 @@
+//! Private servers for tests and measurements: PostgreSQL and the SeaweedFS S3 server.
+//!
+//! They listen on free ports of the loopback interface, keep their data under a directory of the caller's, and
+//! end with the thread that started them. They can be stopped, killed outright and brought up again on the
+//! same port with the same data.
+
+mod account;
+mod port;
+mod postgres;
+mod seaweed;
+
+pub use port::free_ports;
+pub use postgres::{Postgres, PostgresOptions};
+pub use seaweed::{ADMIN_KEY, ADMIN_SECRET, READER_KEY, READER_SECRET, Seaweed};

@@ -1,0 +1,6 @@
+//! The commands.
+
+pub(crate) mod bench;
+pub(crate) mod ci;
+pub(crate) mod memory;
+pub(crate) mod test;

@@ -1,0 +1,138 @@
+//! `cargo xtask test`: every test of the workspace, against private servers.
+//!
+//! The tests learn of them by these variables:
+//!
+//! | variable | value |
+//! |---|---|
+//! | `POSTERN_TEST_PG_URL` | database `postgres` as superuser; tests make databases of their own |
+//! | `POSTERN_TEST_S3_ENDPOINT` | the S3 server; tests make buckets of their own |
+//! | `POSTERN_TEST_S3_ACCESS_KEY`, `POSTERN_TEST_S3_SECRET_KEY` | an identity that may do anything |
+//! | `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` | the same, where the AWS chain looks |
+//! | `POSTERN_TEST_PG_BIN` | directory of PostgreSQL's programs, to start a server of one's own |
+//! | `POSTERN_TEST_WEED` | SeaweedFS's binary, to start a server of one's own |
+//! | `POSTERN_TEST_BIN` | the built `postern` |
+//! | `POSTERN_TEST_TMP` | a fresh directory, removed after a run that passed |
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, ExitCode, ExitStatus},
+    time::Instant,
+};
+
+use anyhow::Context as _;
+
+use crate::{
+    layout::{Layout, RunDir},
+    process::{self, Group},
+    services::{ADMIN_KEY, ADMIN_SECRET, Postgres, PostgresOptions, Seaweed},
+    tools::{self, Servers},
+};
+
+/// What to test.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Args {
+    /// Given on to `cargo nextest run` (or to `cargo test` where nextest is not installed).
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<String>,
+}
+
+/// Runs the tests; the exit code is theirs.
+pub(crate) fn run(layout: &Layout, args: &Args) -> anyhow::Result<ExitCode> {
+    let start = Instant::now();
+    let mut dir = RunDir::create(layout)?;
+    // Compiling takes longest: everything else is done beside it.
+    let runner = Runner::find();
+    let mut command = layout.cargo();
+    command.args(["build", "--package", "postern"]);
+    let mut build = Group::spawn(&mut command, libc::SIGTERM, libc::SIGTERM)?;
+    let servers = tools::for_tests(layout)?;
+    let fixture = Fixture::start(&dir, &servers)?;
+    let status = build.wait()?;
+    if !status.success() {
+        return Ok(process::exit_code(status));
+    }
+    let status = fixture.run(layout, &runner, &servers, args)?;
+    let failed = !status.success();
+    if failed {
+        dir.keep();
+    }
+    drop(fixture);
+    let seconds = start.elapsed().as_secs();
+    if failed {
+        let end = process::describe(status);
+        println!(
+            "xtask test: FAILED ({end}) after {seconds} s; the servers' logs are in {}",
+            dir.path().display()
+        );
+    } else {
+        println!("xtask test: passed in {seconds} s");
+    }
+    Ok(process::exit_code(status))
+}
+
+/// What runs the tests.
+enum Runner {
+    Nextest,
+    Cargo,
+}
+
+impl Runner {
+    fn find() -> Self {
+        if tools::find("cargo-nextest").is_some() { Self::Nextest } else { Self::Cargo }
+    }
+
+    fn command(&self, layout: &Layout) -> Command {
+        let mut command = layout.cargo();
+        match self {
+            Self::Nextest => command.args(["nextest", "run", "--workspace"]),
+            // Without documentation tests, as nextest.
+            Self::Cargo => command.args(["test", "--workspace", "--lib", "--bins", "--tests"]),
+        };
+        command
+    }
+}
+
+/// The servers that tests share. Those that kill a server start one of their own.
+struct Fixture {
+    postgres: Postgres,
+    seaweed: Seaweed,
+    tmp: std::path::PathBuf,
+}
+
+impl Fixture {
+    fn start(dir: &RunDir, servers: &Servers) -> anyhow::Result<Self> {
+        let tmp = dir.path().join("tmp");
+        fs::create_dir(&tmp).context("create directory for tests")?;
+        let seaweed = Seaweed::start(&servers.weed, dir.path().join("s3"))?;
+        let postgres = Postgres::start(PostgresOptions::new(&servers.postgres_bin, dir.path().join("pg")))?;
+        Ok(Self { postgres, seaweed, tmp })
+    }
+
+    fn run(
+        &self,
+        layout: &Layout,
+        runner: &Runner,
+        servers: &Servers,
+        args: &Args,
+    ) -> anyhow::Result<ExitStatus> {
+        let mut command = runner.command(layout);
+        command.args(&args.rest);
+        self.environment(&mut command, servers, &layout.target.join("debug/postern"));
+        process::run(&mut command)
+    }
+
+    fn environment(&self, command: &mut Command, servers: &Servers, binary: &Path) {
+        command
+            .env("POSTERN_TEST_PG_URL", self.postgres.url("postgres"))
+            .env("POSTERN_TEST_S3_ENDPOINT", self.seaweed.endpoint())
+            .env("POSTERN_TEST_S3_ACCESS_KEY", ADMIN_KEY)
+            .env("POSTERN_TEST_S3_SECRET_KEY", ADMIN_SECRET)
+            .env("AWS_ACCESS_KEY_ID", ADMIN_KEY)
+            .env("AWS_SECRET_ACCESS_KEY", ADMIN_SECRET)
+            .env("POSTERN_TEST_PG_BIN", &servers.postgres_bin)
+            .env("POSTERN_TEST_WEED", &servers.weed)
+            .env("POSTERN_TEST_BIN", binary)
+            .env("POSTERN_TEST_TMP", &self.tmp);
+    }
+}

@@ -1,0 +1,97 @@
+//! Finds the programs that tests need, and installs what is missing where it may.
+
+mod apt;
+mod venv;
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::bail;
+
+use crate::{layout::Layout, sys};
+
+/// The programs of the black-box tests, and the Debian packages that bring them.
+const MAIL_TOOLS: [(&str, &str); 6] = [
+    ("curl", "curl"),
+    ("python3", "python3"),
+    ("fetchmail", "fetchmail"),
+    ("mpop", "mpop"),
+    ("swaks", "swaks"),
+    ("postfix", "postfix"),
+];
+
+/// What the servers are started from.
+#[derive(Debug)]
+pub(crate) struct Servers {
+    /// The directory of PostgreSQL's programs.
+    pub(crate) postgres_bin: PathBuf,
+    /// SeaweedFS.
+    pub(crate) weed: PathBuf,
+}
+
+/// Finds or installs everything the tests need.
+pub(crate) fn for_tests(layout: &Layout) -> anyhow::Result<Servers> {
+    provide(layout, &MAIL_TOOLS)
+}
+
+/// Finds or installs the servers, and these programs (with their packages).
+pub(crate) fn provide(layout: &Layout, programs: &[(&str, &str)]) -> anyhow::Result<Servers> {
+    let mut missing: Vec<&str> =
+        programs.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect();
+    if find("python3").is_none() && !missing.contains(&"python3") {
+        missing.push("python3");
+    }
+    if postgres_bin().is_none() && sys::is_root() {
+        missing.push("postgresql");
+    }
+    // A program may need several packages.
+    let missing: Vec<&str> = missing.into_iter().flat_map(str::split_ascii_whitespace).collect();
+    if !missing.is_empty() {
+        apt::install(layout, &missing)?;
+    }
+    let postgres_bin = match postgres_bin() {
+        Some(bin) => bin,
+        // Without root, PostgreSQL comes like SeaweedFS does.
+        None => venv::postgres_bin(layout)?,
+    };
+    Ok(Servers { postgres_bin, weed: venv::weed(layout)? })
+}
+
+/// Where a program is, if it is installed.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    // An ordinary user's PATH often lacks the directories of servers.
+    let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    env::split_paths(&path).chain(system).map(|dir| dir.join(program)).find(|file| is_executable(file))
+}
+
+/// The newest PostgreSQL server's programs.
+fn postgres_bin() -> Option<PathBuf> {
+    let complete = |bin: &Path| ["initdb", "postgres", "psql"].iter().all(|p| is_executable(&bin.join(p)));
+    let mut found: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
+        .filter(|(_, bin)| complete(bin))
+        .collect();
+    found.sort();
+    let packaged = found.pop().map(|(_, bin)| bin);
+    packaged.or_else(|| find("postgres")?.parent().map(Path::to_path_buf).filter(|bin| complete(bin)))
+}
+
+fn is_executable(file: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+/// Says what a person without root must do.
+fn ask_root(packages: &[&str]) -> anyhow::Result<()> {
+    bail!(
+        "some programs are missing, and only root may install them; run\n    \
+         sudo apt-get update && sudo apt-get install -y --no-install-recommends {}",
+        packages.join(" ")
+    )
+}

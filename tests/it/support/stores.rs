@@ -1,0 +1,110 @@
+//! Databases and buckets, each test's own.
+
+use std::{
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use super::{env, run};
+
+/// 32 octets in base64.
+const MASTER_KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+
+/// A name nobody else has.
+pub(crate) fn unique(prefix: &str) -> String {
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
+    format!("{prefix}{}n{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A database on a PostgreSQL server.
+#[derive(Debug, Clone)]
+pub(crate) struct Database {
+    server: String,
+    name: String,
+}
+
+impl Database {
+    /// A new database on the shared server.
+    pub(crate) fn new() -> Self {
+        Self::on(&env("POSTERN_TEST_PG_URL"))
+    }
+
+    /// A new database on the server at this URL.
+    pub(crate) fn on(server: &str) -> Self {
+        let database = Self { server: server.to_owned(), name: unique("it") };
+        psql(server, &format!("CREATE DATABASE {}", database.name));
+        database
+    }
+
+    pub(crate) fn url(&self) -> String {
+        let (base, _) = self.server.rsplit_once('/').unwrap();
+        format!("{base}/{}", self.name)
+    }
+
+    /// Runs SQL; gives what it printed, columns by `|`.
+    pub(crate) fn sql(&self, sql: &str) -> String {
+        psql(&self.url(), sql)
+    }
+}
+
+fn psql(url: &str, sql: &str) -> String {
+    let psql = std::path::Path::new(&env("POSTERN_TEST_PG_BIN")).join("psql");
+    let output =
+        run(Command::new(psql).args([url, "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", sql]));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// A bucket on an S3 server.
+#[derive(Debug, Clone)]
+pub(crate) struct Bucket {
+    pub(crate) endpoint: String,
+    pub(crate) name: String,
+}
+
+impl Bucket {
+    /// A new bucket on the shared server.
+    pub(crate) fn new() -> Self {
+        Self::on(&env("POSTERN_TEST_S3_ENDPOINT"))
+    }
+
+    /// A new bucket on the server at this URL.
+    pub(crate) fn on(endpoint: &str) -> Self {
+        let bucket = Self { endpoint: endpoint.to_owned(), name: unique("it-") };
+        let credentials = format!("{}:{}", xtask::services::ADMIN_KEY, xtask::services::ADMIN_SECRET);
+        let url = format!("{endpoint}/{}", bucket.name);
+        let sigv4 = ["-sf", "--retry", "5", "--retry-all-errors", "--aws-sigv4", "aws:amz:us-east-1:s3"];
+        run(Command::new("curl").args(sigv4).args(["-u", &credentials, "-X", "PUT", &url]));
+        bucket
+    }
+}
+
+/// Where a node keeps things.
+#[derive(Debug, Clone)]
+pub(crate) enum Stores {
+    /// SQLite and disk under the node's directory.
+    Embedded,
+    /// PostgreSQL and S3.
+    Servers(Database, Bucket),
+}
+
+impl Stores {
+    /// A database and a bucket on the shared servers.
+    pub(crate) fn servers() -> Self {
+        Self::Servers(Database::new(), Bucket::new())
+    }
+
+    /// The configuration's part about them.
+    pub(crate) fn toml(&self) -> String {
+        match self {
+            Self::Embedded => String::new(),
+            Self::Servers(database, bucket) => format!(
+                "[index]\nurl = \"{}\"\n[blob]\nkind = \"s3\"\nbucket = \"{}\"\nendpoint = \"{}\"\n\
+                 region = \"us-east-1\"\nread_timeout = \"2s\"\nconnect_timeout = \"1s\"\n\
+                 [keys]\nmaster_key = \"{MASTER_KEY}\"\n",
+                database.url(),
+                bucket.name,
+                bucket.endpoint
+            ),
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! TLS: by STLS and by port, and what must not cross it.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    process::Command,
+    sync::Arc,
+    time::Duration,
+};
+
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, pki_types::ServerName};
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+
+use crate::support::{Node, NodeOptions, Pop3, deliver, message, run, write_certificate};
+
+fn node() -> (Node, String) {
+    let options = NodeOptions {
+        tls: true,
+        extra: "[pop3]\nplaintext_auth = \"never\"\n".into(),
+        ..NodeOptions::embedded()
+    };
+    Node::start(&options).with_mailbox("a")
+}
+
+fn client(node: &Node, versions: &[&'static rustls::SupportedProtocolVersion]) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(node.dir.path().join("cert.pem")).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
+    Arc::new(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn encrypt(config: &Arc<ClientConfig>, stream: TcpStream) -> StreamOwned<ClientConnection, TcpStream> {
+    let name = ServerName::try_from("localhost").unwrap();
+    StreamOwned::new(ClientConnection::new(Arc::clone(config), name).unwrap(), stream)
+}
+
+fn connect(addr: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(addr).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream
+}
+
+/// Reads a line from a stream that something else will take over after it: not an octet more.
+fn line(stream: &mut TcpStream) -> String {
+    let mut line = Vec::new();
+    while !line.ends_with(b"\r\n") {
+        let mut octet = [0];
+        stream.read_exact(&mut octet).unwrap();
+        line.push(octet[0]);
+    }
+    String::from_utf8(line).unwrap()
+}
+
+#[test]
+fn tls_1_2_and_1_3_by_port_and_by_stls() {
+    let (node, a) = node();
+    deliver(node.lmtp, &a, &message("sealed", 100_000));
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let config = client(&node, &[version]);
+        let mut pop3 = Pop3::over(Box::new(encrypt(&config, connect(node.pop3s)))).unwrap();
+        pop3.ok(&format!("USER {a}"));
+        pop3.ok("PASS pw");
+        assert!(pop3.retr(1).len() > 100_000);
+        pop3.err("STLS");
+        pop3.ok("QUIT");
+
+        let mut stream = connect(node.pop3);
+        line(&mut stream);
+        stream.write_all(b"STLS\r\n").unwrap();
+        assert!(line(&mut stream).starts_with("+OK"));
+        let mut tls = encrypt(&config, stream);
+        // No second greeting: the client speaks.
+        tls.write_all(b"CAPA\r\n").unwrap();
+        let mut pop3 = Pop3::over(Box::new(tls)).unwrap();
+        assert!(pop3.greeting.starts_with("+OK"), "{}", pop3.greeting);
+        let capabilities = String::from_utf8(pop3.body().unwrap()).unwrap();
+        assert!(capabilities.contains("USER\r\n") && !capabilities.contains("STLS"), "{capabilities}");
+        pop3.err("STLS");
+        pop3.ok(&format!("USER {a}"));
+        pop3.ok("PASS pw");
+        assert!(pop3.ok("STAT").starts_with("+OK 1 "));
+    }
+}
+
+#[test]
+fn passwords_do_not_cross_in_the_clear() {
+    let (node, a) = node();
+    let mut pop3 = Pop3::connect(node.pop3).unwrap();
+    pop3.ok("CAPA");
+    let capabilities = String::from_utf8(pop3.body().unwrap()).unwrap();
+    assert!(capabilities.contains("STLS\r\n") && !capabilities.contains("USER"), "{capabilities}");
+    // Refused before the password is sent, and not as a wrong password.
+    assert!(!pop3.err(&format!("USER {a}")).contains("[AUTH]"));
+    pop3.err("PASS pw");
+}
+
+#[test]
+fn plaintext_behind_stls_ends_the_session() {
+    let (node, a) = node();
+    let mut stream = connect(node.pop3);
+    line(&mut stream);
+    stream.write_all(format!("STLS\r\nUSER {a}\r\nPASS pw\r\n").as_bytes()).unwrap();
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest);
+    assert!(!String::from_utf8_lossy(&rest).contains("+OK"), "{rest:?}");
+    // Nothing is remembered across the handshake.
+    let mut stream = connect(node.pop3);
+    line(&mut stream);
+    stream.write_all(b"STLS\r\n").unwrap();
+    line(&mut stream);
+    let mut tls = encrypt(&client(&node, &[&rustls::version::TLS13]), stream);
+    tls.write_all(b"PASS pw\r\n").unwrap();
+    assert!(Pop3::over(Box::new(tls)).unwrap().greeting.starts_with("-ERR"));
+}
+
+#[test]
+fn a_hang_up_signal_reloads_the_certificate_and_keeps_sessions() {
+    let (node, a) = node();
+    let old = client(&node, &[&rustls::version::TLS13]);
+    let mut open = Pop3::over(Box::new(encrypt(&old, connect(node.pop3s)))).unwrap();
+    open.ok(&format!("USER {a}"));
+    open.ok("PASS pw");
+    write_certificate(node.dir.path());
+    node.signal(libc::SIGHUP);
+    let new = client(&node, &[&rustls::version::TLS13]);
+    crate::support::wait_for("the new certificate", Duration::from_secs(10), || {
+        Pop3::over(Box::new(encrypt(&new, connect(node.pop3s)))).ok()
+    });
+    assert!(Pop3::over(Box::new(encrypt(&old, connect(node.pop3s)))).is_err(), "the old one is gone");
+    open.ok("STAT");
+    open.ok("QUIT");
+    // A broken one is not taken.
+    fs::write(node.dir.path().join("cert.pem"), "garbage").unwrap();
+    node.signal(libc::SIGHUP);
+    crate::support::wait_for("the refusal in the log", Duration::from_secs(10), || {
+        node.log().contains("certificate stays as it was").then_some(())
+    });
+    Pop3::over(Box::new(encrypt(&new, connect(node.pop3s)))).unwrap();
+}
+
+#[test]
+fn openssl_shakes_hands_by_stls() {
+    let (node, _) = node();
+    let script = format!(
+        "printf 'CAPA\\r\\nQUIT\\r\\n' | openssl s_client -quiet -verify_return_error -CAfile '{}' \
+         -servername localhost -starttls pop3 -connect {}",
+        node.dir.path().join("cert.pem").display(),
+        node.pop3
+    );
+    let output = run(Command::new("sh").args(["-c", &script]));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("PIPELINING"));
+}
