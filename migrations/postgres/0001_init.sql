@@ -80,6 +80,15 @@ CREATE TABLE packs (
     PRIMARY KEY (tenant_id, pack_id)
 );
 
+-- Mailboxes that did not take their message of a pack: so that a repeated delivery is answered as the first
+-- was. Rare, and gone with the pack.
+CREATE TABLE pack_refusals (
+    tenant_id  uuid NOT NULL,
+    pack_id    uuid NOT NULL,
+    mailbox_id uuid NOT NULL,
+    PRIMARY KEY (tenant_id, pack_id, mailbox_id)
+);
+
 -- Append-only: octets of a pack that nothing points at any more.
 CREATE TABLE pack_garbage (
     tenant_id uuid NOT NULL,
@@ -117,16 +126,38 @@ CREATE UNLOGGED TABLE maildrop_locks (
     PRIMARY KEY (tenant_id, mailbox_id)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 5000);
 
--- Takes the locks of several maildrops and reads their counters. The second statement has a newer snapshot
--- than the first (READ COMMITTED), so the counters are those of after the lock was taken: what the former
--- holder committed last is in them.
---   outcome: 0 opened, 1 in use, 2 stale credential or no such mailbox, 3 the node's lease has run out
-CREATE FUNCTION open_maildrops(
-    p_node uuid, p_tenants uuid[], p_mailboxes uuid[], p_versions bigint[], p_tokens uuid[]
-) RETURNS TABLE (place integer, outcome integer, message_count bigint, octets bigint, next_uid bigint)
+-- Whether a node lives, as of this moment: volatile, so that it sees what was committed after the calling
+-- statement began. Judged by an old snapshot, a node that said so since would be taken for dead.
+CREATE FUNCTION node_lives(p_node uuid) RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
-    IF NOT EXISTS (SELECT FROM nodes n WHERE n.node_id = p_node AND n.expires_at > clock_timestamp()) THEN
+    RETURN EXISTS (SELECT FROM nodes n WHERE n.node_id = p_node AND n.expires_at > clock_timestamp());
+END
+$$;
+
+-- Ends a statement that took so long that its client may have given up on it: what nobody waits for must not
+-- happen.
+CREATE FUNCTION still_wanted(p_patience interval) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    IF clock_timestamp() - statement_timestamp() > p_patience THEN
+        RAISE EXCEPTION 'the statement took longer than its client waits' USING ERRCODE = '57014';
+    END IF;
+END
+$$;
+
+-- Takes the locks of several maildrops and reads their counters. The second statement has a newer snapshot
+-- than the first (READ COMMITTED), so the counters are those of after the lock was taken: what the former
+-- holder committed last is in them. A lock row that somebody is changing right now is waited for only
+-- briefly (55P03): the caller then asks for each maildrop by itself.
+--   outcome: 0 opened, 1 in use, 2 stale credential or no such mailbox, 3 the node's lease has run out
+CREATE FUNCTION open_maildrops(
+    p_node uuid, p_tenants uuid[], p_mailboxes uuid[], p_versions bigint[], p_tokens uuid[],
+    p_patience interval
+) RETURNS TABLE (place integer, outcome integer, message_count bigint, octets bigint, next_uid bigint)
+LANGUAGE plpgsql VOLATILE SET lock_timeout = '500ms' AS $$
+BEGIN
+    IF NOT node_lives(p_node) THEN
         RETURN QUERY SELECT g::integer, 3, 0::bigint, 0::bigint, 0::bigint
                        FROM generate_subscripts(p_tokens, 1) g;
         RETURN;
@@ -139,24 +170,56 @@ BEGIN
      ORDER BY r.tenant, r.mailbox
         ON CONFLICT (tenant_id, mailbox_id) DO UPDATE
        SET token = excluded.token, node_id = excluded.node_id
-     WHERE NOT EXISTS (
-               SELECT FROM nodes n WHERE n.node_id = l.node_id AND n.expires_at > clock_timestamp());
+     WHERE NOT node_lives(l.node_id);
     RETURN QUERY
     SELECT r.place::integer,
-           CASE WHEN l.token = r.token THEN 0
-                WHEN b.credential_version IS DISTINCT FROM r.version THEN 2
+           CASE WHEN b.mailbox_id IS NULL THEN 2
+                WHEN l.token = r.token THEN 0
+                WHEN b.credential_version <> r.version THEN 2
                 ELSE 1 END,
            b.message_count, b.octets, b.next_uid
       FROM unnest(p_tenants, p_mailboxes, p_versions, p_tokens) WITH ORDINALITY
            AS r (tenant, mailbox, version, token, place)
       LEFT JOIN mailboxes b ON b.tenant_id = r.tenant AND b.mailbox_id = r.mailbox
       LEFT JOIN maildrop_locks l ON l.tenant_id = r.tenant AND l.mailbox_id = r.mailbox;
+    PERFORM still_wanted(p_patience);
+END
+$$;
+
+-- UPDATE: the lock row and the messages go together, or neither does (fencing). Without the lock row nothing
+-- happens.
+CREATE FUNCTION commit_update(
+    p_tenant uuid, p_mailbox uuid, p_token uuid, p_uids bigint[], p_patience interval
+) RETURNS TABLE (held bigint, gone bigint)
+LANGUAGE plpgsql VOLATILE SET lock_timeout = '5s' AS $$
+BEGIN
+    RETURN QUERY
+    WITH held_lock AS (
+        DELETE FROM maildrop_locks
+         WHERE tenant_id = p_tenant AND mailbox_id = p_mailbox AND token = p_token
+     RETURNING 1
+    ), gone_messages AS (
+        DELETE FROM messages
+         WHERE tenant_id = p_tenant AND mailbox_id = p_mailbox AND uid = ANY (p_uids)
+           AND EXISTS (SELECT FROM held_lock)
+     RETURNING octets, pack_id, pack_length
+    ), garbage AS (
+        INSERT INTO pack_garbage (tenant_id, pack_id, octets)
+        SELECT p_tenant, g.pack_id, sum(g.pack_length) FROM gone_messages g GROUP BY g.pack_id
+    ), counted AS (
+        UPDATE mailboxes b
+           SET message_count = b.message_count - (SELECT count(*) FROM gone_messages),
+               octets = b.octets - (SELECT coalesce(sum(g.octets), 0) FROM gone_messages g)
+         WHERE b.tenant_id = p_tenant AND b.mailbox_id = p_mailbox AND EXISTS (SELECT FROM gone_messages)
+    )
+    SELECT (SELECT count(*) FROM held_lock), (SELECT count(*) FROM gone_messages);
+    PERFORM still_wanted(p_patience);
 END
 $$;
 
 -- Puts the messages of one pack into maildrops: pack row, uids, rows, counters, within the quota. Repeating
 -- it changes nothing and answers the same.
---   outcome: 0 delivered, 1 over quota, 2 no such mailbox
+--   outcome: 0 delivered, 1 over quota, 2 no such mailbox, 3 delivered before, and gone since
 CREATE FUNCTION deliver_pack(
     p_tenant uuid, p_pack uuid, p_pack_octets bigint, p_pack_entries integer,
     p_mailboxes uuid[], p_offsets bigint[], p_lengths bigint[], p_octets bigint[], p_header_octets bigint[],
@@ -172,12 +235,17 @@ BEGIN
     IF NOT FOUND THEN
         RETURN QUERY
         SELECT r.place::integer,
-               CASE WHEN m.uid IS NOT NULL THEN 0 WHEN b.mailbox_id IS NOT NULL THEN 1 ELSE 2 END,
+               CASE WHEN m.uid IS NOT NULL THEN 0
+                    WHEN b.mailbox_id IS NULL THEN 2
+                    WHEN f.mailbox_id IS NOT NULL THEN 1
+                    ELSE 3 END,
                m.uid
           FROM unnest(p_mailboxes, p_offsets) WITH ORDINALITY AS r (mailbox, pack_offset, place)
           LEFT JOIN mailboxes b ON b.tenant_id = p_tenant AND b.mailbox_id = r.mailbox
           LEFT JOIN messages m ON m.tenant_id = p_tenant AND m.pack_id = p_pack
-                              AND m.mailbox_id = r.mailbox AND m.pack_offset = r.pack_offset;
+                              AND m.mailbox_id = r.mailbox AND m.pack_offset = r.pack_offset
+          LEFT JOIN pack_refusals f ON f.tenant_id = p_tenant AND f.pack_id = p_pack
+                                   AND f.mailbox_id = r.mailbox;
         RETURN;
     END IF;
     -- In one order everywhere, so that two deliveries to the same mailboxes cannot wait for each other.
@@ -213,6 +281,10 @@ BEGIN
         SELECT p_tenant, t.mailbox, t.uid, p_pack, t.pack_offset, t.pack_length, t.octets,
                t.header_octets, t.received_at, t.digest, t.delivered_to, t.unique_id
           FROM taken t
+    ), refused AS (
+        INSERT INTO pack_refusals (tenant_id, pack_id, mailbox_id)
+        SELECT p_tenant, p_pack, a.mailbox FROM asked a WHERE a.known AND NOT a.fits
+            ON CONFLICT DO NOTHING
     ), garbage AS (
         -- Entries that no row will ever point at.
         INSERT INTO pack_garbage (tenant_id, pack_id, octets)

@@ -68,6 +68,13 @@ CREATE TABLE packs (
     PRIMARY KEY (tenant_id, pack_id)
 ) WITHOUT ROWID;
 
+CREATE TABLE pack_refusals (
+    tenant_id  blob NOT NULL,
+    pack_id    blob NOT NULL,
+    mailbox_id blob NOT NULL,
+    PRIMARY KEY (tenant_id, pack_id, mailbox_id)
+) WITHOUT ROWID;
+
 CREATE TABLE pack_garbage (
     tenant_id blob NOT NULL,
     pack_id   blob NOT NULL,

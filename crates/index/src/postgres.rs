@@ -11,19 +11,20 @@ use sqlx::{
     PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+use tokio::sync::Semaphore;
 
 use crate::{
-    error::{index_error, is_serialization},
+    error::{index_error, is_dead, is_serialization},
     schema::{self, SchemaError},
 };
-use batch::Batcher;
+use batch::{Batcher, LaneConfig};
 
 /// How to reach the database.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// `postgres://user:password@host:port/database`.
     pub url: String,
-    /// Most connections of this node.
+    /// Most connections of this node, besides five that logins and heartbeats have for themselves.
     pub connections_max: u32,
     /// Longest wait for a connection.
     pub acquire_timeout: Duration,
@@ -45,12 +46,19 @@ impl Config {
 
 /// A statement that a deadlock rolled back is tried so often.
 const ATTEMPTS: u32 = 3;
+/// Longest time for deleting a mailbox or a tenant with all its rows.
+const DELETION_TIMEOUT: Duration = Duration::from_mins(10);
 
-/// The index on PostgreSQL. Holds no state of its own but the pool, so any number of nodes share a database.
+/// The index on PostgreSQL. Any number of nodes share a database.
 #[derive(Debug)]
 pub struct Postgres {
     pool: PgPool,
     statement_timeout: Duration,
+    /// One connection, for heartbeats alone.
+    heartbeats: PgPool,
+    /// Turns for deliveries: fewer than there are connections, so that deliveries that wait for one busy
+    /// mailbox leave some to everybody else.
+    deliveries: Semaphore,
     opens: Batcher<maildrops::Open>,
     releases: Batcher<maildrops::Release>,
     /// What this process last said of itself, to say it again when the lease is found to have run out.
@@ -81,9 +89,20 @@ impl Postgres {
             tracing::warn!("synchronous_commit is off: a crash of the database loses acknowledged mail");
         }
         let statement_timeout = config.statement_timeout;
-        let opens = Batcher::start(maildrops::Open { pool: pool.clone(), timeout: statement_timeout });
-        let releases = Batcher::start(maildrops::Release { pool: pool.clone(), timeout: statement_timeout });
-        Ok(Self { pool, statement_timeout, opens, releases, lease: std::sync::Mutex::default() })
+        let lanes = LaneConfig {
+            options: options(&config)?,
+            connect_timeout: config.acquire_timeout,
+            statement_timeout,
+        };
+        Ok(Self {
+            heartbeats: pool_of(&config, 1).await?,
+            deliveries: Semaphore::new((config.connections_max as usize / 2).max(1)),
+            opens: Batcher::start(maildrops::Open { patience: patience(statement_timeout) }, &lanes),
+            releases: Batcher::start(maildrops::Release, &lanes),
+            lease: std::sync::Mutex::default(),
+            pool,
+            statement_timeout,
+        })
     }
 
     /// Applies the migrations that are missing.
@@ -103,15 +122,33 @@ impl Postgres {
         repeatable(&self.pool, self.statement_timeout, run).await
     }
 
+    /// How long a statement may take before it undoes itself on the server: less than its client waits.
+    fn patience(&self) -> Duration {
+        patience(self.statement_timeout)
+    }
+
     /// Runs a statement that must not be repeated by us; a deadlock rolled it back, so then it may.
     async fn once<T, F>(&self, run: impl Fn() -> F + Send + Sync) -> Result<T, IndexError>
     where
         F: Future<Output = Result<T, sqlx::Error>> + Send,
         T: Send,
     {
+        self.once_within(self.statement_timeout, run).await
+    }
+
+    /// As [`once`](Self::once), with a time limit of its own.
+    async fn once_within<T, F>(
+        &self,
+        timeout: Duration,
+        run: impl Fn() -> F + Send + Sync,
+    ) -> Result<T, IndexError>
+    where
+        F: Future<Output = Result<T, sqlx::Error>> + Send,
+        T: Send,
+    {
         let mut attempt = 1;
         loop {
-            match timed(self.statement_timeout, run()).await {
+            match timed(timeout, run()).await {
                 Err(error) if attempt < ATTEMPTS && is_serialization(&error) => attempt += 1,
                 result => return result.map_err(index_error),
             }
@@ -119,16 +156,27 @@ impl Postgres {
     }
 }
 
+fn patience(statement_timeout: Duration) -> Duration {
+    statement_timeout * 2 / 3
+}
+
+fn options(config: &Config) -> Result<PgConnectOptions, sqlx::Error> {
+    Ok(PgConnectOptions::from_str(&config.url)?.application_name("postern"))
+}
+
 async fn pool(config: &Config) -> Result<PgPool, sqlx::Error> {
-    let options = PgConnectOptions::from_str(&config.url)?.application_name("postern");
+    pool_of(config, config.connections_max).await
+}
+
+async fn pool_of(config: &Config, connections: u32) -> Result<PgPool, sqlx::Error> {
     PgPoolOptions::new()
-        .max_connections(config.connections_max)
+        .max_connections(connections)
         .acquire_timeout(config.acquire_timeout)
         .max_lifetime(Duration::from_mins(30))
-        // A ping before each use would double the round trips of a poll; a dead connection shows itself,
-        // and what may be repeated is.
+        // A ping before each use would cost a round trip; a dead connection shows itself, and what may be
+        // repeated is.
         .test_before_acquire(false)
-        .connect_with(options)
+        .connect_with(options(config)?)
         .await
 }
 
@@ -150,16 +198,6 @@ where
             Err(error) if is_dead(&error) && dead <= pool.options().get_max_connections() => dead += 1,
             result => return result.map_err(index_error),
         }
-    }
-}
-
-/// Whether the connection died under the statement. A timeout is none: trying again would only double it.
-fn is_dead(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(error) => error.kind() != std::io::ErrorKind::TimedOut,
-        sqlx::Error::Protocol(_) => true,
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
-        _ => false,
     }
 }
 

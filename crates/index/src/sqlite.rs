@@ -4,7 +4,12 @@ mod directory;
 mod locks;
 mod maildrops;
 
-use std::{path::Path, str::FromStr as _, time::Duration};
+use std::{
+    fs::{File, TryLockError},
+    path::Path,
+    str::FromStr as _,
+    time::Duration,
+};
 
 use sqlx::{
     SqlitePool,
@@ -26,6 +31,8 @@ pub struct Sqlite {
     writer: SqlitePool,
     reader: SqlitePool,
     locks: Locks,
+    /// Held for the process's life: locks are in memory, so a second process would not see them (P3).
+    _exclusive: File,
 }
 
 impl Sqlite {
@@ -42,6 +49,7 @@ impl Sqlite {
     }
 
     async fn open_with(options: SqliteConnectOptions) -> Result<Self, SchemaError> {
+        let exclusive = exclusive(options.get_filename())?;
         let options = options
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
@@ -71,7 +79,22 @@ impl Sqlite {
         migrator.set_ignore_missing(true).run(&writer).await?;
         schema::check(schema_info(&writer).await?)?;
         let reader = pool(READERS).connect_with(options).await?;
-        Ok(Self { writer, reader, locks: Locks::default() })
+        Ok(Self { writer, reader, locks: Locks::default(), _exclusive: exclusive })
+    }
+}
+
+/// Makes sure that no other process has the file.
+fn exclusive(database: &Path) -> Result<File, SchemaError> {
+    let mut name = database.as_os_str().to_owned();
+    name.push(".lock");
+    let open = File::options().create(true).append(true).open(&name);
+    let file = open.map_err(|error| SchemaError::Database(sqlx::Error::Io(error)))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(SchemaError::Unsuitable(format!("{} is in use by another process", database.display())))
+        }
+        Err(TryLockError::Error(error)) => Err(SchemaError::Database(sqlx::Error::Io(error))),
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use time::OffsetDateTime;
 use tracing::{error, warn};
 
@@ -202,10 +203,10 @@ impl Delivery {
     /// `Delivered` is said only of what is durable and in the maildrop (P1).
     pub async fn finish(self) -> Vec<Outcome> {
         let measured = self.measure.finish();
-        let mut outcomes = Vec::with_capacity(self.shares.len());
-        for share in self.shares {
-            outcomes.push(share.finish(&*self.index, measured, self.received_at).await);
-        }
+        // All at once: one tenant's trouble must not use up the patience of the sender for the others.
+        let shares = self.shares.into_iter();
+        let outcomes: Vec<Vec<Outcome>> =
+            join_all(shares.map(|share| share.finish(&*self.index, measured, self.received_at))).await;
         self.places
             .iter()
             .map(|(share, row)| outcomes[*share].get(*row).copied().unwrap_or(Outcome::Temporary))
@@ -275,7 +276,7 @@ async fn deliver_rows(
 
 fn row_outcome(outcome: RowOutcome) -> Outcome {
     match outcome {
-        RowOutcome::Delivered(_) => Outcome::Delivered,
+        RowOutcome::Delivered(_) | RowOutcome::DeliveredBefore => Outcome::Delivered,
         RowOutcome::OverQuota => Outcome::OverQuota,
         RowOutcome::Unknown => Outcome::Unknown,
     }

@@ -4,7 +4,8 @@ mod release;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use tracing::{error, warn};
+use tokio::time::Instant;
+use tracing::{debug, error, warn};
 
 pub use release::Releaser;
 
@@ -20,9 +21,12 @@ use crate::{
 /// may be the only one.
 const ROWS_FIRST: u32 = 4;
 const ROWS_AHEAD: u32 = 32;
-/// How often, and after how long a pause, UPDATE is tried again when the database went away in the middle.
-const COMMIT_ATTEMPTS: u32 = 6;
-const COMMIT_PAUSE: Duration = Duration::from_millis(250);
+/// How long UPDATE is tried again when the database went away in the middle: a restart of it, with every
+/// connection of a pool dead.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(12);
+/// The first pause; each is twice the one before, up to the last.
+const COMMIT_PAUSE_FIRST: Duration = Duration::from_millis(20);
+const COMMIT_PAUSE_LAST: Duration = Duration::from_millis(500);
 
 /// Opens maildrops.
 #[derive(Clone, Debug)]
@@ -127,6 +131,7 @@ impl Maildrops {
             rows: VecDeque::new(),
             sequential: false,
             held: true,
+            doubtful: false,
         };
         let request = OpenRequest { tenant, mailbox, credential_version, token, node: self.shared.node };
         match self.shared.index.open(request).await {
@@ -138,11 +143,16 @@ impl Maildrops {
                 maildrop.held = false;
                 Err(OpenError::InUse)
             }
-            Ok(OpenOutcome::Stale) => {
+            // The mailbox may have gone while the lock was taken: the guard releases what there is.
+            Ok(OpenOutcome::Stale) => Err(OpenError::Stale),
+            Err(error @ IndexError::Unreached(_)) => {
                 maildrop.held = false;
-                Err(OpenError::Stale)
+                Err(error.into())
             }
-            Err(error) => Err(error.into()),
+            Err(error) => {
+                maildrop.doubtful = true;
+                Err(error.into())
+            }
         }
     }
 }
@@ -161,6 +171,8 @@ pub struct OpenMaildrop {
     sequential: bool,
     /// Whether the token may still hold the lock.
     held: bool,
+    /// Whether the lock may be taken even later: the statement that should take it was given up on.
+    doubtful: bool,
 }
 
 impl OpenMaildrop {
@@ -196,7 +208,7 @@ impl OpenMaildrop {
     /// Reads the message at `position` (0 is message number 1), all of it.
     pub async fn retrieve(&mut self, position: usize) -> Result<Retrieved, RetrieveError> {
         self.read(position, |row| {
-            let octets = row.octets - delivered_to(&row.delivered_to).len() as u64;
+            let octets = row.octets.saturating_sub(delivered_to(&row.delivered_to).len() as u64);
             Read::Whole { octets, digest: row.digest }
         })
         .await
@@ -212,7 +224,7 @@ impl OpenMaildrop {
     }
 
     /// UPDATE: deletes the messages at these positions and gives the lock back. An error means that nothing
-    /// was deleted, save where the database went away for good between the question and its answer.
+    /// was deleted, save where the database went away, or stood still, between the question and its answer.
     pub async fn commit(mut self, deleted: impl Iterator<Item = usize>) -> Result<(), CommitError> {
         let uids: Vec<Uid> = match &self.listing {
             Some(listing) => deleted.filter_map(|position| Some(listing.get(position)?.uid)).collect(),
@@ -247,37 +259,28 @@ impl OpenMaildrop {
     async fn commit_resolved(&self, uids: &[Uid]) -> Result<(), CommitError> {
         let index = &self.shared.index;
         let mut doubtful = false;
-        let mut attempt = 1;
+        let mut pause = COMMIT_PAUSE_FIRST;
+        let deadline = Instant::now() + COMMIT_PATIENCE;
         loop {
             let result = match index.commit_update(self.tenant, self.mailbox, self.token, uids).await {
                 Ok(CommitOutcome::Committed { .. }) => return Ok(()),
                 Ok(CommitOutcome::LockLost) if !doubtful => return Err(CommitError::LockLost),
-                Ok(CommitOutcome::LockLost) => self.any_left(uids).await,
+                Ok(CommitOutcome::LockLost) => index.any_left(self.tenant, self.mailbox, uids).await,
                 Err(error) => Err(error),
             };
-            match result {
+            let error = match result {
                 Ok(false) => return Ok(()),
                 Ok(true) => return Err(CommitError::LockLost),
-                Err(error) if error.is_retryable() && attempt < COMMIT_ATTEMPTS => {
-                    warn!(tenant = %self.tenant, mailbox = %self.mailbox, attempt, %error, "commit will be tried again");
-                    doubtful = true;
-                    tokio::time::sleep(COMMIT_PAUSE * attempt).await;
-                    attempt += 1;
-                }
-                Err(error) => return Err(error.into()),
+                Err(error) => error,
+            };
+            if !error.is_retryable() || Instant::now() >= deadline {
+                return Err(error.into());
             }
+            doubtful |= !matches!(error, IndexError::Unreached(_));
+            debug!(tenant = %self.tenant, mailbox = %self.mailbox, %error, "commit will be tried again");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(COMMIT_PAUSE_LAST);
         }
-    }
-
-    /// Whether any of these messages is still there.
-    async fn any_left(&self, uids: &[Uid]) -> Result<bool, IndexError> {
-        for uid in uids {
-            let rows = self.shared.index.messages(self.tenant, self.mailbox, *uid, Uid(uid.0 + 1), 1).await?;
-            if !rows.is_empty() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 
     async fn read(
@@ -348,7 +351,7 @@ impl OpenMaildrop {
 impl Drop for OpenMaildrop {
     fn drop(&mut self) {
         if self.held {
-            self.shared.releaser.hand_over(self.tenant, self.mailbox, self.token);
+            self.shared.releaser.hand_over(self.tenant, self.mailbox, self.token, self.doubtful);
         }
     }
 }

@@ -39,8 +39,9 @@ impl Update {
         replies::ok("bye", out);
     }
 
-    /// Nothing was removed (RFC 1939 §6: a server that cannot remove what was asked for says `-ERR`).
+    /// Nothing is known to be removed (RFC 1939 §6: a server that cannot remove what was asked for says
+    /// `-ERR`).
     pub fn failed(self, out: &mut Vec<u8>) {
-        replies::temporary_failure("nothing was deleted, please try again later", out);
+        replies::temporary_failure("deletions could not be committed, please try again later", out);
     }
 }

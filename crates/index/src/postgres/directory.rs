@@ -10,7 +10,7 @@ use sqlx::{Postgres as Db, Transaction};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::Postgres;
+use super::{DELETION_TIMEOUT, Postgres};
 use crate::error::corrupt;
 
 #[async_trait]
@@ -140,7 +140,7 @@ impl Directory for Postgres {
         actor: &Actor,
         at: OffsetDateTime,
     ) -> Result<bool, IndexError> {
-        self.once(|| async {
+        self.once_within(DELETION_TIMEOUT, || async {
             let mut tx = self.pool.begin().await?;
             let name: Option<String> =
                 sqlx::query_scalar("SELECT name FROM tenants WHERE tenant_id = $1 FOR UPDATE")
@@ -150,10 +150,13 @@ impl Directory for Postgres {
             let Some(name) = name else { return Ok(false) };
             for statement in [
                 "DELETE FROM maildrop_locks WHERE tenant_id = $1",
+                // Before the messages: a delivery under way holds its mailboxes' rows, so this waits for it,
+                // and a later one finds none.
+                "DELETE FROM mailboxes WHERE tenant_id = $1",
                 "DELETE FROM messages WHERE tenant_id = $1",
                 "DELETE FROM pack_garbage WHERE tenant_id = $1",
+                "DELETE FROM pack_refusals WHERE tenant_id = $1",
                 "DELETE FROM packs WHERE tenant_id = $1",
-                "DELETE FROM mailboxes WHERE tenant_id = $1",
                 "DELETE FROM domains WHERE tenant_id = $1",
                 "DELETE FROM tenants WHERE tenant_id = $1",
             ] {
@@ -393,7 +396,7 @@ impl Directory for Postgres {
         actor: &Actor,
         at: OffsetDateTime,
     ) -> Result<bool, IndexError> {
-        self.once(|| async {
+        self.once_within(DELETION_TIMEOUT, || async {
             let mut tx = self.pool.begin().await?;
             // The row first: a delivery waits here, and finds nothing afterwards.
             let mailbox: Option<Uuid> = sqlx::query_scalar(

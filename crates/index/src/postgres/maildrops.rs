@@ -1,17 +1,21 @@
 //! Maildrops, locks and messages on PostgreSQL. The statements that need two snapshots or loops are
 //! functions of the schema (`migrations/postgres`).
 
-use std::time::Duration;
+use std::{cmp::Ordering, time::Duration};
 
 use async_trait::async_trait;
 use maildrop::{
     Digest, Extent, Listing, LockToken, MailboxId, MessageRow, NodeId, PackId, StoredEntry, TenantId, Uid,
     port::{CommitOutcome, Index, IndexError, NewMessage, OpenOutcome, OpenRequest, Opened, RowOutcome},
 };
-use sqlx::{PgPool, Row as _, postgres::PgRow};
+use sqlx::{PgConnection, Row as _, postgres::PgRow};
 use uuid::Uuid;
 
-use super::{Postgres, batch::Batch, repeatable};
+use super::{
+    Postgres,
+    batch::{Batch, BatchError},
+    repeatable,
+};
 use crate::error::{corrupt, index_error};
 
 /// Messages of a listing read in one statement: some 200 KB of arrays.
@@ -20,8 +24,8 @@ const LISTING_PAGE: i64 = 10_000;
 /// Opens maildrops, many in one statement.
 #[derive(Debug)]
 pub(super) struct Open {
-    pub(super) pool: PgPool,
-    pub(super) timeout: Duration,
+    /// A statement that took longer than this undoes itself on the server.
+    pub(super) patience: Duration,
 }
 
 /// What `open_maildrops` says of one request.
@@ -38,86 +42,112 @@ impl Batch for Open {
 
     fn excludes(a: &OpenRequest, b: &OpenRequest) -> bool {
         // One row cannot be proposed twice in one INSERT … ON CONFLICT, and a statement is for one node.
-        a.mailbox == b.mailbox || a.node != b.node
+        (a.tenant, a.mailbox) == (b.tenant, b.mailbox) || a.node != b.node
     }
 
-    async fn run(&self, requests: &[OpenRequest]) -> Result<Vec<OpenAnswer>, IndexError> {
+    fn order(a: &OpenRequest, b: &OpenRequest) -> Ordering {
+        (a.node, a.tenant, a.mailbox).cmp(&(b.node, b.tenant, b.mailbox))
+    }
+
+    fn busy() -> OpenAnswer {
+        OpenAnswer::Outcome(OpenOutcome::InUse)
+    }
+
+    async fn run(
+        &self,
+        connection: &mut PgConnection,
+        requests: &[OpenRequest],
+    ) -> Result<Vec<OpenAnswer>, BatchError> {
         let Some(first) = requests.first() else { return Ok(Vec::new()) };
-        let node = first.node.as_uuid();
         let tenants: Vec<Uuid> = requests.iter().map(|r| r.tenant.as_uuid()).collect();
         let mailboxes: Vec<Uuid> = requests.iter().map(|r| r.mailbox.as_uuid()).collect();
         let versions: Vec<i64> = requests.iter().map(|r| r.credential_version).collect();
         let tokens: Vec<Uuid> = requests.iter().map(|r| r.token.as_uuid()).collect();
-        let rows: Vec<(i32, i32, Option<i64>, Option<i64>, Option<i64>)> = repeatable(&self.pool, self.timeout, || {
-            sqlx::query_as(
-                "SELECT place, outcome, message_count, octets, next_uid FROM open_maildrops($1, $2, $3, $4, $5)",
-            )
-            .bind(node)
-            .bind(&tenants)
-            .bind(&mailboxes)
-            .bind(&versions)
-            .bind(&tokens)
-            .fetch_all(&self.pool)
-        })
+        let rows: Vec<(i32, i32, Option<i64>, Option<i64>, Option<i64>)> = sqlx::query_as(
+            "SELECT place, outcome, message_count, octets, next_uid
+               FROM open_maildrops($1, $2, $3, $4, $5, make_interval(secs => $6))",
+        )
+        .bind(first.node.as_uuid())
+        .bind(tenants)
+        .bind(mailboxes)
+        .bind(versions)
+        .bind(tokens)
+        .bind(self.patience.as_secs_f64())
+        .fetch_all(connection)
         .await?;
         let mut answers = vec![None; requests.len()];
         for (place, outcome, message_count, octets, next_uid) in rows {
             let answer = match outcome {
                 0 => OpenAnswer::Outcome(OpenOutcome::Opened(Opened {
-                    message_count: unsigned(message_count)?,
-                    octets: unsigned(octets)?,
-                    next_uid: Uid(unsigned(next_uid)?),
+                    message_count: number(message_count)?,
+                    octets: number(octets)?,
+                    next_uid: Uid(number(next_uid)?),
                 })),
                 1 => OpenAnswer::Outcome(OpenOutcome::InUse),
                 2 => OpenAnswer::Outcome(OpenOutcome::Stale),
                 3 => OpenAnswer::LeaseExpired,
-                _ => return Err(corrupt("unknown outcome of open_maildrops")),
+                _ => return Err(BatchError::Corrupt("unknown outcome of open_maildrops")),
             };
             if let Some(slot) = answers.get_mut((place - 1) as usize) {
                 *slot = Some(answer);
             }
         }
-        answers
-            .into_iter()
-            .collect::<Option<Vec<_>>>()
-            .ok_or_else(|| corrupt("missing outcome of open_maildrops"))
+        let answers = answers.into_iter().collect::<Option<Vec<_>>>();
+        answers.ok_or(BatchError::Corrupt("missing outcome of open_maildrops"))
     }
+}
+
+/// A number that must be there.
+fn number(value: Option<i64>) -> Result<u64, BatchError> {
+    let value = value.and_then(|v| u64::try_from(v).ok());
+    value.ok_or(BatchError::Corrupt("missing or negative number"))
 }
 
 /// Gives locks back, many in one statement.
 #[derive(Debug)]
-pub(super) struct Release {
-    pub(super) pool: PgPool,
-    pub(super) timeout: Duration,
-}
+pub(super) struct Release;
 
 impl Batch for Release {
     type Request = (TenantId, MailboxId, LockToken);
-    type Answer = ();
+    type Answer = Released;
 
     fn excludes(_: &Self::Request, _: &Self::Request) -> bool {
         false
     }
 
-    async fn run(&self, requests: &[Self::Request]) -> Result<Vec<()>, IndexError> {
+    fn order(a: &Self::Request, b: &Self::Request) -> Ordering {
+        (a.0, a.1).cmp(&(b.0, b.1))
+    }
+
+    fn busy() -> Released {
+        Released
+    }
+
+    async fn run(
+        &self,
+        connection: &mut PgConnection,
+        requests: &[Self::Request],
+    ) -> Result<Vec<Released>, BatchError> {
         let tenants: Vec<Uuid> = requests.iter().map(|r| r.0.as_uuid()).collect();
         let mailboxes: Vec<Uuid> = requests.iter().map(|r| r.1.as_uuid()).collect();
         let tokens: Vec<Uuid> = requests.iter().map(|r| r.2.as_uuid()).collect();
-        repeatable(&self.pool, self.timeout, || {
-            sqlx::query(
-                "DELETE FROM maildrop_locks l
-                  USING unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS r (tenant, mailbox, token)
-                  WHERE l.tenant_id = r.tenant AND l.mailbox_id = r.mailbox AND l.token = r.token",
-            )
-            .bind(&tenants)
-            .bind(&mailboxes)
-            .bind(&tokens)
-            .execute(&self.pool)
-        })
+        sqlx::query(
+            "DELETE FROM maildrop_locks l
+              USING unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS r (tenant, mailbox, token)
+              WHERE l.tenant_id = r.tenant AND l.mailbox_id = r.mailbox AND l.token = r.token",
+        )
+        .bind(tenants)
+        .bind(mailboxes)
+        .bind(tokens)
+        .execute(connection)
         .await?;
-        Ok(vec![(); requests.len()])
+        Ok(requests.iter().map(|_| Released).collect())
     }
 }
+
+/// A lock was given back, or was not held.
+#[derive(Debug)]
+pub(super) struct Released;
 
 #[async_trait]
 impl Index for Postgres {
@@ -143,7 +173,7 @@ impl Index for Postgres {
         mailbox: MailboxId,
         token: LockToken,
     ) -> Result<(), IndexError> {
-        self.releases.ask((tenant, mailbox, token)).await
+        self.releases.ask((tenant, mailbox, token)).await.map(|Released| ())
     }
 
     async fn listing(
@@ -217,6 +247,21 @@ impl Index for Postgres {
         rows.iter().map(message_row).collect()
     }
 
+    async fn any_left(&self, tenant: TenantId, mailbox: MailboxId, uids: &[Uid]) -> Result<bool, IndexError> {
+        let uids: Vec<i64> = uids.iter().map(|uid| uid.0 as i64).collect();
+        self.repeatable(|| {
+            sqlx::query_scalar(
+                "SELECT EXISTS (SELECT FROM messages
+                                 WHERE tenant_id = $1 AND mailbox_id = $2 AND uid = ANY ($3))",
+            )
+            .bind(tenant.as_uuid())
+            .bind(mailbox.as_uuid())
+            .bind(&uids)
+            .fetch_one(&self.pool)
+        })
+        .await
+    }
+
     async fn commit_update(
         &self,
         tenant: TenantId,
@@ -228,29 +273,13 @@ impl Index for Postgres {
         let (held, gone): (i64, i64) = self
             .once(|| {
                 sqlx::query_as(
-                    "WITH held AS (
-                         DELETE FROM maildrop_locks
-                          WHERE tenant_id = $1 AND mailbox_id = $2 AND token = $3
-                      RETURNING 1
-                     ), gone AS (
-                         DELETE FROM messages
-                          WHERE tenant_id = $1 AND mailbox_id = $2 AND uid = ANY ($4) AND EXISTS (SELECT FROM held)
-                      RETURNING octets, pack_id, pack_length
-                     ), garbage AS (
-                         INSERT INTO pack_garbage (tenant_id, pack_id, octets)
-                         SELECT $1, pack_id, sum(pack_length) FROM gone GROUP BY pack_id
-                     ), counted AS (
-                         UPDATE mailboxes
-                            SET message_count = message_count - (SELECT count(*) FROM gone),
-                                octets = octets - (SELECT coalesce(sum(octets), 0) FROM gone)
-                          WHERE tenant_id = $1 AND mailbox_id = $2 AND EXISTS (SELECT FROM gone)
-                     )
-                     SELECT (SELECT count(*) FROM held), (SELECT count(*) FROM gone)",
+                    "SELECT held, gone FROM commit_update($1, $2, $3, $4, make_interval(secs => $5))",
                 )
                 .bind(tenant.as_uuid())
                 .bind(mailbox.as_uuid())
                 .bind(token.as_uuid())
                 .bind(&uids)
+                .bind(self.patience().as_secs_f64())
                 .fetch_one(&self.pool)
             })
             .await?;
@@ -266,6 +295,8 @@ impl Index for Postgres {
         entry: &StoredEntry,
         messages: &[NewMessage],
     ) -> Result<Vec<RowOutcome>, IndexError> {
+        let turn = self.deliveries.acquire().await;
+        let _turn = turn.map_err(|error| IndexError::Unreached(Box::new(error)))?;
         let mailboxes: Vec<Uuid> = messages.iter().map(|m| m.mailbox.as_uuid()).collect();
         let offsets = vec![entry.extent.offset as i64; messages.len()];
         let lengths = vec![entry.extent.length as i64; messages.len()];
@@ -304,6 +335,7 @@ impl Index for Postgres {
                 0 => RowOutcome::Delivered(Uid(unsigned(uid)?)),
                 1 => RowOutcome::OverQuota,
                 2 => RowOutcome::Unknown,
+                3 => RowOutcome::DeliveredBefore,
                 _ => return Err(corrupt("unknown outcome of deliver_pack")),
             };
             if let Some(slot) = outcomes.get_mut((place - 1) as usize) {
@@ -320,7 +352,8 @@ impl Index for Postgres {
         if let Ok(mut lease) = self.lease.lock() {
             *lease = Some((node, name.to_owned(), ttl));
         }
-        self.repeatable(|| {
+        // On a connection of its own: a pool that is busy must not cost a healthy node its locks.
+        repeatable(&self.heartbeats, self.statement_timeout, || {
             sqlx::query(
                 "INSERT INTO nodes (node_id, name, expires_at)
                  VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3))
@@ -329,7 +362,7 @@ impl Index for Postgres {
             .bind(node.as_uuid())
             .bind(name)
             .bind(ttl.as_secs_f64())
-            .execute(&self.pool)
+            .execute(&self.heartbeats)
         })
         .await?;
         Ok(())

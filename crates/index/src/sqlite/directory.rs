@@ -137,6 +137,7 @@ impl Directory for Sqlite {
             for statement in [
                 "DELETE FROM messages WHERE tenant_id = ?",
                 "DELETE FROM pack_garbage WHERE tenant_id = ?",
+                "DELETE FROM pack_refusals WHERE tenant_id = ?",
                 "DELETE FROM packs WHERE tenant_id = ?",
                 "DELETE FROM mailboxes WHERE tenant_id = ?",
                 "DELETE FROM domains WHERE tenant_id = ?",

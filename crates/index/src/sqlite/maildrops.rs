@@ -110,6 +110,15 @@ impl Index for Sqlite {
         rows.iter().map(message_row).collect()
     }
 
+    async fn any_left(&self, tenant: TenantId, mailbox: MailboxId, uids: &[Uid]) -> Result<bool, IndexError> {
+        for uid in uids {
+            if !self.messages(tenant, mailbox, *uid, Uid(uid.0 + 1), 1).await?.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     async fn commit_update(
         &self,
         tenant: TenantId,
@@ -216,6 +225,13 @@ async fn insert_messages(
 ) -> Result<Vec<RowOutcome>, sqlx::Error> {
     let mut tx = connection.begin().await?;
     let extent = entry.extent;
+    let tenant_known: Option<i64> = sqlx::query_scalar("SELECT 1 FROM tenants WHERE tenant_id = ?")
+        .bind(tenant.as_uuid())
+        .fetch_optional(&mut *tx)
+        .await?;
+    if tenant_known.is_none() {
+        return Ok(vec![RowOutcome::Unknown; messages.len()]);
+    }
     let known: Option<i64> = sqlx::query_scalar("SELECT 1 FROM packs WHERE tenant_id = ? AND pack_id = ?")
         .bind(tenant.as_uuid())
         .bind(extent.pack.as_uuid())
@@ -279,9 +295,20 @@ async fn repeated(
         sqlx::query_scalar("SELECT 1 FROM mailboxes WHERE tenant_id = ? AND mailbox_id = ?")
             .bind(tenant.as_uuid())
             .bind(message.mailbox.as_uuid())
-            .fetch_optional(connection)
+            .fetch_optional(&mut *connection)
             .await?;
-    Ok(if mailbox.is_some() { RowOutcome::OverQuota } else { RowOutcome::Unknown })
+    if mailbox.is_none() {
+        return Ok(RowOutcome::Unknown);
+    }
+    let refused: Option<i64> = sqlx::query_scalar(
+        "SELECT 1 FROM pack_refusals WHERE tenant_id = ? AND pack_id = ? AND mailbox_id = ?",
+    )
+    .bind(tenant.as_uuid())
+    .bind(extent.pack.as_uuid())
+    .bind(message.mailbox.as_uuid())
+    .fetch_optional(connection)
+    .await?;
+    Ok(if refused.is_some() { RowOutcome::OverQuota } else { RowOutcome::DeliveredBefore })
 }
 
 async fn insert_message(
@@ -300,6 +327,12 @@ async fn insert_message(
     let Some((uid, held, quota)) = mailbox else { return Ok(RowOutcome::Unknown) };
     let octets = message.octets as i64;
     if quota.is_some_and(|quota| held + octets > quota) {
+        sqlx::query("INSERT INTO pack_refusals (tenant_id, pack_id, mailbox_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
+            .bind(tenant.as_uuid())
+            .bind(extent.pack.as_uuid())
+            .bind(message.mailbox.as_uuid())
+            .execute(connection)
+            .await?;
         return Ok(RowOutcome::OverQuota);
     }
     sqlx::query(

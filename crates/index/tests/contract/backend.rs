@@ -60,6 +60,12 @@ impl Backend {
         }
     }
 
+    /// A connection of one's own to the PostgreSQL database.
+    pub(crate) async fn connect(&self) -> PgConnection {
+        let Place::Postgres { server, database } = &self.place else { panic!("not on PostgreSQL") };
+        PgConnection::connect(&with_database(server, database)).await.unwrap()
+    }
+
     pub(crate) async fn end(self) {
         drop(self.store);
         if let Place::Postgres { server, database } = self.place {

@@ -128,3 +128,16 @@ pub(crate) async fn imported_unique_ids_are_kept(backend: &Backend) {
     assert_eq!((unique_ids[1].as_str(), unique_ids[3].as_str()), ("first", "second"));
     assert!(unique_ids[0].ends_with('1') && unique_ids[2].ends_with('3'));
 }
+
+pub(crate) async fn a_repeated_delivery_of_what_was_deleted_is_no_refusal(backend: &Backend) {
+    let store = &backend.store;
+    let tenant = tenant(store, "one").await;
+    let a = mailbox(store, tenant, "a@one.test", None).await;
+    let (entry, new) = (entry(), [message(a, 10)]);
+    store.index.deliver(tenant, &entry, &new).await.unwrap();
+    let (token, _) = opened(store, tenant, a, node(store, LONG).await).await;
+    store.index.commit_update(tenant, a, token, &[Uid(1)]).await.unwrap();
+    // Its answer was lost, and its owner was quick.
+    assert_eq!(store.index.deliver(tenant, &entry, &new).await.unwrap(), [RowOutcome::DeliveredBefore]);
+    assert!(uids(store, tenant, a).await.is_empty());
+}

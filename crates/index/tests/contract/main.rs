@@ -68,4 +68,6 @@ contract! {
     update::what_vanished_is_not_counted_twice,
     update::another_tenants_token_is_no_good,
     update::garbage_is_recorded,
+    update::what_is_left_can_be_asked,
+    deliver::a_repeated_delivery_of_what_was_deleted_is_no_refusal,
 }

@@ -88,17 +88,7 @@ async fn a_crash_of_the_database_empties_locks_and_leases() {
     // What recovery does to unlogged tables.
     let emptied = "WITH l AS (DELETE FROM maildrop_locks RETURNING 1), n AS (DELETE FROM nodes RETURNING 1)
                    SELECT (SELECT count(*) FROM l) + (SELECT count(*) FROM n)";
-    let mut connection = {
-        let url = std::env::var("POSTERN_TEST_PG_URL").unwrap();
-        let database = backend.number("SELECT oid FROM pg_database WHERE datname = current_database()").await;
-        let mut server = PgConnection::connect(&url).await.unwrap();
-        let name: String = sqlx::query_scalar("SELECT datname FROM pg_database WHERE oid = $1::bigint::oid")
-            .bind(database)
-            .fetch_one(&mut server)
-            .await
-            .unwrap();
-        PgConnection::connect(&with_database(&url, &name)).await.unwrap()
-    };
+    let mut connection = backend.connect().await;
     let emptied: i64 = sqlx::query_scalar(emptied).fetch_one(&mut connection).await.unwrap();
     assert_eq!(emptied, 2);
     // The session that was open cannot commit; the node says that it lives and opens again.
@@ -108,4 +98,66 @@ async fn a_crash_of_the_database_empties_locks_and_leases() {
     assert_eq!(uids(store, tenant, a).await, [uid.0]);
     drop(connection);
     backend.end().await;
+}
+
+#[tokio::test]
+async fn a_lock_row_that_is_being_changed_stops_nobody_else() {
+    let backend = Backend::postgres().await;
+    let store = &backend.store;
+    let tenant = tenant(store, "one").await;
+    let (a, b) =
+        (mailbox(store, tenant, "a@one.test", None).await, mailbox(store, tenant, "b@one.test", None).await);
+    let node = node(store, LONG).await;
+    opened(store, tenant, a, node).await;
+    // A transaction that takes its time has deleted the lock row of one maildrop.
+    let mut slow = backend.connect().await;
+    sqlx::query("BEGIN").execute(&mut slow).await.unwrap();
+    sqlx::query("DELETE FROM maildrop_locks").execute(&mut slow).await.unwrap();
+    let (first, second) = (store.clone(), store.clone());
+    let busy = tokio::spawn(async move { open(&first, tenant, a, node).await.1 });
+    let free = tokio::spawn(async move { open(&second, tenant, b, node).await.1 });
+    assert!(matches!(free.await.unwrap(), maildrop::port::OpenOutcome::Opened(_)));
+    assert_eq!(busy.await.unwrap(), maildrop::port::OpenOutcome::InUse);
+    sqlx::query("COMMIT").execute(&mut slow).await.unwrap();
+    opened(store, tenant, a, node).await;
+    drop(slow);
+    backend.end().await;
+}
+
+#[tokio::test]
+async fn a_statement_nobody_waits_for_any_more_undoes_itself() {
+    let backend = Backend::postgres().await;
+    let store = &backend.store;
+    let tenant = tenant(store, "one").await;
+    let a = mailbox(store, tenant, "a@one.test", None).await;
+    let uid = deliver(store, tenant, a, 10).await;
+    let node = node(store, LONG).await;
+    let (token, _) = opened(store, tenant, a, node).await;
+    let mut connection = backend.connect().await;
+    // No patience at all stands for a server that stood still for longer than its client waits.
+    let error = sqlx::query("SELECT * FROM commit_update($1, $2, $3, $4, interval '0')")
+        .bind(tenant.as_uuid())
+        .bind(a.as_uuid())
+        .bind(token.as_uuid())
+        .bind(vec![uid.0 as i64])
+        .fetch_one(&mut connection)
+        .await
+        .unwrap_err();
+    assert_eq!(error.as_database_error().unwrap().code().unwrap(), "57014");
+    assert_eq!(uids(store, tenant, a).await, [uid.0]);
+    let commit = store.index.commit_update(tenant, a, token, &[uid]).await.unwrap();
+    assert_eq!(commit, maildrop::port::CommitOutcome::Committed { deleted: 1 });
+    drop(connection);
+    backend.end().await;
+}
+
+#[tokio::test]
+async fn a_second_process_on_an_embedded_index_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("index.sqlite");
+    let first = Sqlite::open(&path).await.unwrap();
+    let error = Sqlite::open(&path).await.unwrap_err();
+    assert!(error.to_string().contains("in use by another process"), "{error}");
+    drop(first);
+    drop(Sqlite::open(&path).await.unwrap());
 }

@@ -1,7 +1,7 @@
 //! UPDATE: what was asked for goes, nothing else (P2).
 
 use maildrop::{
-    Uid,
+    TenantId, Uid,
     port::{CommitOutcome, OpenOutcome},
 };
 
@@ -97,4 +97,14 @@ pub(crate) async fn garbage_is_recorded(backend: &Backend) {
     assert_eq!(backend.number("SELECT sum(octets) FROM pack_garbage").await, 100);
     store.directory.delete_mailbox(tenant, &address("a@one.test"), &actor(), AT).await.unwrap();
     assert_eq!(backend.number("SELECT sum(octets) FROM pack_garbage").await, 200);
+}
+
+pub(crate) async fn what_is_left_can_be_asked(backend: &Backend) {
+    let store = &backend.store;
+    let tenant = tenant(store, "one").await;
+    let a = mailbox(store, tenant, "a@one.test", None).await;
+    let uid = deliver(store, tenant, a, 10).await;
+    assert!(store.index.any_left(tenant, a, &[Uid(9), uid]).await.unwrap());
+    assert!(!store.index.any_left(tenant, a, &[Uid(9)]).await.unwrap());
+    assert!(!store.index.any_left(TenantId::generate(), a, &[uid]).await.unwrap());
 }

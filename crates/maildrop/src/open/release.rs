@@ -8,14 +8,20 @@ use tokio::sync::mpsc;
 use crate::{LockToken, MailboxId, TenantId, port::Index};
 
 /// Releases under way at once: the index gathers concurrent ones into one statement.
-const CONCURRENT_MAX: usize = 64;
+const CONCURRENT_MAX: usize = 1024;
 /// Pause before a failed release is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
-type Lock = (TenantId, MailboxId, LockToken);
+/// A lock whose taking is in doubt is released a second time after this long: the server ends statements
+/// that nobody waits for any more well before.
+const DOUBT_PAUSE: Duration = Duration::from_mins(1);
+
+/// Whose lock, and whether its taking is in doubt.
+type Lock = (TenantId, MailboxId, LockToken, bool);
 
 /// Takes over the locks of sessions that ended without releasing them: a connection that broke, a database
-/// that was away. Holds at most one small entry per such session, and sessions are limited (P6).
+/// that was away. Holds one small entry per such session and per login whose answer was lost. Both are
+/// limited: sessions by configuration, logins by how many statements can be in doubt (P6).
 #[derive(Clone, Debug)]
 pub struct Releaser {
     queue: mpsc::UnboundedSender<Lock>,
@@ -29,10 +35,16 @@ impl Releaser {
         (Self { queue }, tokio::spawn(run(index, locks)))
     }
 
-    /// Takes a lock over.
-    pub(crate) fn hand_over(&self, tenant: TenantId, mailbox: MailboxId, token: LockToken) {
+    /// Takes a lock over. `doubtful`: the statement that should take it was given up on and may yet run.
+    pub(crate) fn hand_over(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        token: LockToken,
+        doubtful: bool,
+    ) {
         // The task lives as long as a handle does; at process end the node's retirement frees the lock.
-        let _ = self.queue.send((tenant, mailbox, token));
+        let _ = self.queue.send((tenant, mailbox, token, doubtful));
     }
 }
 
@@ -50,7 +62,15 @@ async fn run(index: Arc<dyn Index>, mut locks: mpsc::UnboundedReceiver<Lock>) {
     while under_way.next().await.is_some() {}
 }
 
-async fn release(index: &dyn Index, (tenant, mailbox, token): Lock) {
+async fn release(index: &dyn Index, (tenant, mailbox, token, doubtful): Lock) {
+    release_once(index, tenant, mailbox, token).await;
+    if doubtful {
+        tokio::time::sleep(DOUBT_PAUSE).await;
+        release_once(index, tenant, mailbox, token).await;
+    }
+}
+
+async fn release_once(index: &dyn Index, tenant: TenantId, mailbox: MailboxId, token: LockToken) {
     while let Err(error) = index.release(tenant, mailbox, token).await {
         tracing::debug!(%tenant, %mailbox, %error, "lock is still to be released");
         tokio::time::sleep(RETRY_PAUSE).await;

@@ -14,8 +14,9 @@ use crate::{
 pub trait Index: Send + Sync + std::fmt::Debug {
     /// Takes the maildrop's exclusive-access lock and reads its counters, as of after the lock was taken.
     ///
-    /// When this fails with [`IndexError::Unavailable`], the lock may have been taken all the same: the
-    /// caller must [`release`](Self::release) the token until that succeeds.
+    /// When this fails with [`IndexError::Unavailable`], the lock may have been taken all the same, or may
+    /// still be: the caller must [`release`](Self::release) the token until that succeeds, and once more when
+    /// no statement can be under way any longer.
     async fn open(&self, request: OpenRequest) -> Result<OpenOutcome, IndexError>;
 
     /// Gives the lock back, if `token` still holds it. Safe to repeat.
@@ -35,6 +36,14 @@ pub trait Index: Send + Sync + std::fmt::Debug {
         before: Uid,
         limit: u32,
     ) -> Result<Vec<MessageRow>, IndexError>;
+
+    /// Whether any of these messages is in the maildrop.
+    async fn any_left(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        uids: &[Uid],
+    ) -> Result<bool, IndexError>;
 
     /// UPDATE (RFC 1939 §6): deletes these messages and gives the lock back, all or nothing, and only
     /// while `token` still holds the lock (P2, P3).
@@ -144,6 +153,8 @@ pub struct NewMessage {
 pub enum RowOutcome {
     /// It is in the maildrop.
     Delivered(Uid),
+    /// The delivery is a repeated one: the message was in the maildrop, and was deleted meanwhile.
+    DeliveredBefore,
     /// It does not fit the quota.
     OverQuota,
     /// The mailbox is gone.
@@ -168,6 +179,9 @@ pub enum Conflict {
 /// Why the index could not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
+    /// The database could not be asked: no connection in time, or too many wait. Nothing was changed.
+    #[error("index cannot be reached")]
+    Unreached(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The database did not answer, not in time, or lost the connection. Whether the change was made is
     /// not known.
     #[error("index is unavailable")]
@@ -184,7 +198,7 @@ impl IndexError {
     /// Whether trying again may help. Exhaustive: a new variant must choose.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Unavailable(_) => true,
+            Self::Unreached(_) | Self::Unavailable(_) => true,
             Self::Conflict(_) | Self::Internal(_) => false,
         }
     }

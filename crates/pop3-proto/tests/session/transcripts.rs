@@ -172,7 +172,7 @@ fn quit_that_cannot_commit_is_an_error() {
         C: DELE 1
         S: +OK message deleted
         C: QUIT
-        S: -ERR [SYS/TEMP] nothing was deleted, please try again later
+        S: -ERR [SYS/TEMP] deletions could not be committed, please try again later
         ",
     );
     assert_eq!(connection.removed, None);

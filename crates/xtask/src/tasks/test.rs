@@ -50,6 +50,7 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> anyhow::Result<ExitCode> {
     let fixture = Fixture::start(&dir, &servers)?;
     let status = build.wait()?;
     if !status.success() {
+        println!("xtask test: FAILED: postern does not build");
         return Ok(process::exit_code(status));
     }
     let status = fixture.run(layout, &runner, &servers, args)?;

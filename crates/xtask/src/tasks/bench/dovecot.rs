@@ -90,7 +90,7 @@ fn configuration(dir: &Path, ports: Ports, tls: &Identity) -> String {
     format!(
         "base_dir = {dir}/base\nstate_dir = {dir}/state\nlog_path = {dir}/log\n\
          protocols = pop3 lmtp\nlisten = 127.0.0.1\ninstance_name = postern-bench\n\
-         mail_location = maildir:{dir}/mail/%n\nfirst_valid_uid = 1\nfirst_valid_gid = 1\npop3_no_flag_updates = yes\nmail_max_userip_connections = 0\n\
+         mail_location = maildir:{dir}/mail/%n\nfirst_valid_uid = 1\nfirst_valid_gid = 1\npop3_no_flag_updates = yes\nmail_max_userip_connections = 0\nstats_writer_socket_path =\n\
          # A delivery is on disk before it is acknowledged.\nmail_fsync = optimized\n\
          ssl = yes\nssl_cert = <{certificate}\nssl_key = <{key}\ndisable_plaintext_auth = no\n\
          passdb {{\n  driver = passwd-file\n  args = username_format=%u {dir}/users\n}}\n\
@@ -100,7 +100,7 @@ fn configuration(dir: &Path, ports: Ports, tls: &Identity) -> String {
          client_limit = 10000\n  \
          inet_listener pop3 {{\n    port = {pop3}\n  }}\n  \
          inet_listener pop3s {{\n    port = {pop3s}\n    ssl = yes\n  }}\n}}\n\
-         service pop3 {{\n  service_count = 0\n  process_min_avail = 16\n  process_limit = 256\n}}\n\
+         service pop3 {{\n  service_count = 0\n  process_min_avail = 32\n  process_limit = 256\n}}\n\
          service lmtp {{\n  service_count = 0\n  process_min_avail = 16\n  \
          inet_listener lmtp {{\n    address = 127.0.0.1\n    port = {lmtp}\n  }}\n}}\n\
          service anvil {{\n  client_limit = 10000\n}}\nservice auth {{\n  client_limit = 10000\n}}\n",

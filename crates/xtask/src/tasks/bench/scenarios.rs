@@ -39,6 +39,10 @@ pub(super) async fn all(target: &Target, plan: &Plan, report: &mut Report) -> an
         // The first login costs a password hash, which the ones after it do not.
         poll(&target.plain, &mailbox("poll", number)).await?;
     }
+    // A server that keeps processes starts them now.
+    let budget = Budget::new(LONG, 8 * WORKERS as u64);
+    let work = |worker| polls(target.plain.clone(), mailbox("poll", worker), Arc::clone(&budget));
+    drive(WORKERS, work).await?;
     for (name, door) in [("poll", &target.plain), ("poll-tls", &target.tls)] {
         let budget = Budget::new(time, MANY);
         let work = |worker| polls(door.clone(), mailbox("poll", worker), Arc::clone(&budget));
