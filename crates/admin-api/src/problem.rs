@@ -83,7 +83,7 @@ impl Problem {
 impl From<IndexError> for Problem {
     fn from(error: IndexError) -> Self {
         match error {
-            IndexError::Unavailable(_) => {
+            IndexError::Unreached(_) | IndexError::Unavailable(_) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "request failed");
                 Self::unavailable()
             }

@@ -30,8 +30,10 @@ const BACKLOG: u32 = 4096;
 /// Pause after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// A peer that vanished without a word is noticed after about two minutes of silence.
-const KEEPALIVE: TcpKeepalive =
-    TcpKeepalive::new().with_time(Duration::from_mins(1)).with_interval(Duration::from_secs(20));
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_mins(1))
+    .with_interval(Duration::from_secs(20))
+    .with_retries(3);
 
 /// Where to listen: `host:port`, or `unix:/path`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +60,10 @@ impl FromStr for ListenAddr {
         }
     }
 }
+
+/// Connections without a seat that are told so at once; past that they are closed without a word, for each
+/// costs a descriptor for as long as it takes.
+const REFUSALS_MAX: usize = 64;
 
 /// How many may be connected to one listener.
 #[derive(Debug, Clone, Copy)]
@@ -150,7 +156,13 @@ impl Server {
     }
 
     fn admit(&self, stream: Stream, peer: Peer, seats: &Seats, drain: &DrainHandle) {
-        let seat = seats.take(peer);
+        let seat = match seats.take(peer) {
+            Some(seat) => Ok(seat),
+            None => match Arc::clone(&seats.refusals).try_acquire_owned() {
+                Ok(refusal) => Err(refusal),
+                Err(_) => return,
+            },
+        };
         let drain_of_task = drain.clone();
         match self {
             Self::Pop3(service) => {
@@ -159,7 +171,7 @@ impl Server {
             }
             Self::Pop3s(service) => {
                 // A refusal cannot be told before the handshake, and is not worth one.
-                let (Some(seat), Stream::Tcp(stream)) = (seat, stream) else { return };
+                let (Ok(seat), Stream::Tcp(stream)) = (seat, stream) else { return };
                 let service = Arc::clone(service);
                 drain.spawn(async move { service.serve_tls(stream, peer, seat, drain_of_task).await });
             }
@@ -204,9 +216,13 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 #[derive(Debug)]
 struct Seats {
     all: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
     per_source_max: usize,
     sources: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
+
+/// Leave to refuse a connection with a word, held while that takes.
+pub(crate) type Refusal = OwnedSemaphorePermit;
 
 /// A seat that is taken until dropped.
 #[derive(Debug)]
@@ -218,7 +234,8 @@ pub(crate) struct Seat {
 impl Seats {
     fn new(limits: Limits) -> Self {
         Self {
-            all: Arc::new(Semaphore::new(limits.connections_max)),
+            all: Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS))),
+            refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
             per_source_max: limits.per_source_max,
             sources: Arc::default(),
         }

@@ -11,7 +11,7 @@ use tracing::{Instrument as _, debug, warn};
 
 use crate::{
     drain::DrainHandle,
-    listen::Seat,
+    listen::{Refusal, Seat},
     metrics::{Active, Metrics},
     stream::{Peer, Stream},
     wire::{End, Wire},
@@ -68,7 +68,7 @@ impl LmtpService {
         self: Arc<Self>,
         stream: Stream,
         peer: Peer,
-        seat: Option<Seat>,
+        seat: Result<Seat, Refusal>,
         drain: DrainHandle,
     ) {
         let _active = Active::new(&self.metrics.lmtp_sessions_active);
@@ -78,7 +78,7 @@ impl LmtpService {
             ..Config::new(Arc::clone(&self.config.hostname))
         });
         let mut wire = Wire::new(stream, drain, self.config.write_timeout);
-        if seat.is_none() {
+        if seat.is_err() {
             proto.too_many_connections(&mut wire.out);
             return wire.close(true).await;
         }

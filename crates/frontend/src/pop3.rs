@@ -15,17 +15,20 @@ use auth::Authenticator;
 use maildrop::Maildrops;
 use pop3_proto::{Authorization, Line, LineBuffer, Policy, Tls, Verb, replies};
 use prometheus::IntCounter;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::Instant};
 use tracing::{Instrument as _, debug};
 
 use crate::{
     drain::DrainHandle,
-    listen::Seat,
+    listen::{Refusal, Seat},
     metrics::{Active, Metrics},
     stream::{Peer, Stream},
     tls::TlsIdentity,
     wire::{End, Wire},
 };
+
+/// A connection that has not logged in ends after this many login timeouts, silent or not.
+const LOGIN_TIMEOUTS: u32 = 5;
 
 /// Whether USER and PASS are taken without TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -102,10 +105,10 @@ impl Pop3Service {
         self: Arc<Self>,
         stream: Stream,
         peer: Peer,
-        seat: Option<Seat>,
+        seat: Result<Seat, Refusal>,
         drain: DrainHandle,
     ) {
-        if seat.is_none() {
+        if seat.is_err() {
             let mut wire = Wire::new(stream, drain, self.config.write_timeout);
             replies::too_many_connections(&mut wire.out);
             self.ended("too_many_connections");
@@ -149,6 +152,7 @@ impl Pop3Service {
             service: self,
             wire: Wire::new(stream, drain, self.config.write_timeout),
             lines: LineBuffer::default(),
+            login_deadline: Instant::now() + self.config.login_timeout * LOGIN_TIMEOUTS,
         };
         let span = tracing::debug_span!("pop3", %peer);
         session.run(Authorization::new(policy)).instrument(span).await;
@@ -171,6 +175,8 @@ struct Session<'a> {
     service: &'a Pop3Service,
     wire: Wire,
     lines: LineBuffer,
+    /// However talkative a stranger is: by then it has logged in.
+    login_deadline: Instant,
 }
 
 impl Session<'_> {

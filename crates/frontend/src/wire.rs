@@ -6,8 +6,8 @@ use tokio::io::AsyncWriteExt as _;
 
 use crate::{drain::DrainHandle, stream::Stream};
 
-/// Replies are gathered up to this before they are written: enough to fill a few segments, little enough
-/// that a client that does not read costs no more than this and one message chunk (P6).
+/// Replies are gathered up to this before they are written: enough to fill a few segments. A client that does
+/// not read costs this, one chunk of a message (64 KiB), and what the blob store holds of it (P6).
 pub(crate) const GATHER_OCTETS: usize = 16 * 1024;
 /// A closing peer that does not read its last line is not waited for longer than this.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -96,8 +96,9 @@ impl Wire {
     pub(crate) async fn flush(&mut self) -> Result<(), End> {
         if !self.out.is_empty() {
             self.write_out().await?;
-            self.out = Vec::new();
         }
+        // Freed even where it was flushed before: an idle session keeps nothing.
+        self.out = Vec::new();
         Ok(())
     }
 

@@ -57,7 +57,8 @@ async fn serve(dir: &Path, drain: &Drain) -> std::path::PathBuf {
     let RecipientCheck::Accepted(recipient) = deliveries.recipient(address, None).await.unwrap() else {
         panic!("the mailbox takes no mail");
     };
-    let new = NewDelivery { sender: String::new(), recipients: vec![recipient], trace: vec![], received_at: at };
+    let new =
+        NewDelivery { sender: String::new(), recipients: vec![recipient], trace: vec![], received_at: at };
     let mut delivery = deliveries.begin(new).await;
     delivery.write(b"From: x\r\n\r\nbody\r\n").await;
     assert_eq!(delivery.finish().await, [Outcome::Delivered]);
@@ -76,7 +77,11 @@ async fn serve(dir: &Path, drain: &Drain) -> std::path::PathBuf {
     );
     let socket = dir.join("pop3.sock");
     let bound = Bound::bind(&ListenAddr::Unix(socket.clone())).unwrap();
-    Server::Pop3(Arc::new(service)).start(bound, Limits { connections_max: 10, per_source_max: 0 }, &drain.handle());
+    Server::Pop3(Arc::new(service)).start(
+        bound,
+        Limits { connections_max: 10, per_source_max: 0 },
+        &drain.handle(),
+    );
     socket
 }
 

@@ -95,7 +95,7 @@ pub(crate) struct Lmtp {
     /// Addresses, `ip:port` or `unix:/path`. Default: none. LMTP knows no login: listen where only MTAs reach.
     #[serde(deserialize_with = "list")]
     pub(crate) listen: Vec<ListenAddr>,
-    /// The largest message taken, in octets. Default: 256 MiB; less than 4 GiB.
+    /// The largest message taken, in octets. Default: 256 MiB; 4,000,000,000 at most.
     pub(crate) max_message_octets: u64,
     /// The most recipients of one transaction. Default: 1,000.
     pub(crate) max_recipients: usize,
@@ -105,7 +105,8 @@ pub(crate) struct Lmtp {
     /// Longest time a client may take to read a reply. Default: 5 min.
     #[serde(deserialize_with = "duration")]
     pub(crate) write_timeout: Duration,
-    /// Connections at once. Default: 1,000; each may hold `pack.solo_octets` of a message.
+    /// Connections at once. Default: 1,000; each may hold twice `pack.solo_octets` of a message, for each
+    /// tenant it goes to.
     pub(crate) connections_max: usize,
 }
 
@@ -399,7 +400,7 @@ impl Config {
         text: &str,
         variables: impl Iterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        let mut table: toml::Table = toml::from_str(text).map_err(|e| ConfigError::new("(file)", e))?;
+        let mut table: toml::Table = toml::from_str(text).map_err(|e| source::syntax_error(text, &e))?;
         source::overlay(&mut table, variables)?;
         let config: Self = source::deserialize(table)?;
         config.check()?;
@@ -412,8 +413,9 @@ impl Config {
         if self.pop3.idle_timeout < Duration::from_mins(10) {
             return wrong("pop3.idle_timeout", "must be at least 10 minutes (RFC 1939 §3)");
         }
-        if self.lmtp.max_message_octets >= 1 << 32 || self.lmtp.max_message_octets == 0 {
-            return wrong("lmtp.max_message_octets", "must be between 1 and 4294967295");
+        if !(1..=4_000_000_000).contains(&self.lmtp.max_message_octets) {
+            // Trace fields come on top, and a listing's octets have 32 bits.
+            return wrong("lmtp.max_message_octets", "must be between 1 and 4000000000");
         }
         if self.cluster.node_ttl < Duration::from_secs(1) {
             return wrong("cluster.node_ttl", "must be at least 1 second");
@@ -443,6 +445,14 @@ impl Config {
         }
         if self.auth.hashes_max == Some(0) {
             return wrong("auth.hashes_max", "must be at least 1");
+        }
+        let connections = [
+            ("pop3.connections_max", self.pop3.connections_max),
+            ("lmtp.connections_max", self.lmtp.connections_max),
+            ("index.connections_max", self.index.connections_max as usize),
+        ];
+        if let Some((path, _)) = connections.into_iter().find(|(_, most)| !(1..=1_000_000).contains(most)) {
+            return wrong(path, "must be between 1 and 1000000");
         }
         let exclusive = [
             ("index.url", self.index.url.is_some() && self.index.url_file.is_some()),

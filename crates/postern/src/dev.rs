@@ -58,7 +58,7 @@ fn configuration(args: &DevArgs) -> anyhow::Result<Config> {
 }
 
 /// Makes the demo tenant, if it is not there, and reads the credentials file. Interrupted and started again, it
-/// goes on where it was.
+/// goes on where it was, save that the demo mail itself is delivered only once the mailbox is new.
 async fn populate(parts: &Parts, data: &Path) -> anyhow::Result<String> {
     let directory = &parts.store.directory;
     let actor = Actor { name: "postern dev".to_owned(), origin: "local".to_owned() };

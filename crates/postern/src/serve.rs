@@ -25,6 +25,9 @@ use crate::{
 /// After the drain's deadline a session gets this long to come to the end of its command.
 const CLOSING_GRACE: Duration = Duration::from_secs(10);
 
+/// Pause after a heartbeat that failed.
+const HEARTBEAT_RETRY: Duration = Duration::from_secs(1);
+
 /// `postern serve`.
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     logging::start(&config.log);
@@ -50,6 +53,7 @@ pub(crate) struct Node {
     drain: Drain,
     admin_end: tokio_util::sync::CancellationToken,
     admin_tasks: tokio_util::task::TaskTracker,
+    heartbeat: Option<tokio::task::JoinHandle<()>>,
     pub(crate) listening: Listening,
 }
 
@@ -66,6 +70,7 @@ impl Node {
             drain: Drain::new(),
             admin_end: tokio_util::sync::CancellationToken::new(),
             admin_tasks: tokio_util::task::TaskTracker::new(),
+            heartbeat: None,
             listening: Listening::default(),
         };
         // Bound first, all of them: a port that is taken stops the start before anything is served.
@@ -74,7 +79,7 @@ impl Node {
         let name = node.name();
         // A lock taken by a node nobody knows to be alive could be taken over at once.
         node.parts.store.index.heartbeat(node.parts.node, &name, ttl).await?;
-        node.spawn_heartbeat(name.clone(), ttl);
+        node.heartbeat = Some(node.spawn_heartbeat(name.clone(), ttl));
         node.serve(bound, &name, &registry)?;
         info!(node = %node.parts.node, name, listening = ?node.listening, "node serves");
         Ok(node)
@@ -92,7 +97,7 @@ impl Node {
                 _ = hang_up.recv() => self.reload(),
             }
         }
-        let Self { config, parts, drain, admin_end, admin_tasks, .. } = self;
+        let Self { config, parts, drain, admin_end, admin_tasks, heartbeat, .. } = self;
         info!(timeout = ?config.node.drain_timeout, "node drains");
         // A second signal means it.
         let cut_off = tokio::select! {
@@ -106,6 +111,10 @@ impl Node {
         admin_end.cancel();
         admin_tasks.close();
         let _ = tokio::time::timeout(Duration::from_secs(5), admin_tasks.wait()).await;
+        // A heartbeat under way would bring the node back to life.
+        if let Some(heartbeat) = heartbeat {
+            let _ = tokio::time::timeout(Duration::from_secs(5), heartbeat).await;
+        }
         // Locks still held are free with the node's life; the database may be away, and the lease ends anyway.
         let retire = parts.store.index.retire(parts.node);
         match tokio::time::timeout(Duration::from_secs(5), retire).await {
@@ -254,21 +263,27 @@ impl Node {
         Ok(())
     }
 
-    fn spawn_heartbeat(&self, name: String, ttl: Duration) {
+    fn spawn_heartbeat(&self, name: String, ttl: Duration) -> tokio::task::JoinHandle<()> {
         let index = Arc::clone(&self.parts.store.index);
         let node = self.parts.node;
         let end = self.admin_end.clone();
         tokio::spawn(async move {
+            let mut pause = ttl / 3;
             loop {
                 tokio::select! {
-                    () = tokio::time::sleep(ttl / 3) => {}
+                    () = tokio::time::sleep(pause) => {}
                     () = end.cancelled() => return,
                 }
-                if let Err(error) = index.heartbeat(node, &name, ttl).await {
-                    warn!(error = &error as &dyn std::error::Error, "heartbeat failed");
-                }
+                // One that failed is repeated soon: the lease may be nearly over.
+                pause = match index.heartbeat(node, &name, ttl).await {
+                    Ok(()) => ttl / 3,
+                    Err(error) => {
+                        warn!(error = &error as &dyn std::error::Error, "heartbeat failed");
+                        (ttl / 3).min(HEARTBEAT_RETRY)
+                    }
+                };
             }
-        });
+        })
     }
 }
 

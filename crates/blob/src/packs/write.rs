@@ -1,6 +1,6 @@
 //! Takes messages in: chunk by chunk sealed, small ones put at the end, large ones streamed.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -97,6 +97,9 @@ impl Inner {
     }
 }
 
+/// Longest wait for a turn to send a large message.
+const LARGE_WAIT: Duration = Duration::from_secs(30);
+
 /// A message that is a pack of its own, going out part by part while more of it comes in.
 struct Large {
     pack: PackId,
@@ -138,9 +141,12 @@ impl Sending {
 
 impl Large {
     async fn begin(packs: &Inner, tenant: TenantId) -> Result<Self, BlobError> {
-        let permit = Arc::clone(&packs.large_uploads)
-            .acquire_owned()
+        // One delivery may hold several permits, one for each tenant it goes to: waiting for the next without
+        // an end could be waiting for oneself.
+        let permit = Arc::clone(&packs.large_uploads).acquire_owned();
+        let permit = tokio::time::timeout(LARGE_WAIT, permit)
             .await
+            .map_err(|_| BlobError::Unavailable("too many large messages are coming in".into()))?
             .map_err(|e| BlobError::Unavailable(e.to_string()))?;
         let pack = PackId::generate();
         let key = packs.layout.pack(tenant, pack);

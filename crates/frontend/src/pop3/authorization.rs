@@ -6,6 +6,7 @@ use pop3_proto::{
     Authorization, AuthorizationStep, CloseReason, Credentials, DropListing, Login, Refusal, StartTls, Tls,
     Transaction,
 };
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::Session;
@@ -35,7 +36,8 @@ impl Session<'_> {
                 if self.wire.is_closing() {
                     return Err(End::Closing);
                 }
-                self.fill(self.service.config.login_timeout).await?;
+                let left = self.login_deadline.saturating_duration_since(Instant::now());
+                self.fill(self.service.config.login_timeout.min(left)).await?;
             };
             state = match step {
                 AuthorizationStep::Continue(state) => state,

@@ -36,13 +36,7 @@ impl Releaser {
     }
 
     /// Takes a lock over. `doubtful`: the statement that should take it was given up on and may yet run.
-    pub(crate) fn hand_over(
-        &self,
-        tenant: TenantId,
-        mailbox: MailboxId,
-        token: LockToken,
-        doubtful: bool,
-    ) {
+    pub(crate) fn hand_over(&self, tenant: TenantId, mailbox: MailboxId, token: LockToken, doubtful: bool) {
         // The task lives as long as a handle does; at process end the node's retirement frees the lock.
         let _ = self.queue.send((tenant, mailbox, token, doubtful));
     }

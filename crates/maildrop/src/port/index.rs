@@ -38,12 +38,7 @@ pub trait Index: Send + Sync + std::fmt::Debug {
     ) -> Result<Vec<MessageRow>, IndexError>;
 
     /// Whether any of these messages is in the maildrop.
-    async fn any_left(
-        &self,
-        tenant: TenantId,
-        mailbox: MailboxId,
-        uids: &[Uid],
-    ) -> Result<bool, IndexError>;
+    async fn any_left(&self, tenant: TenantId, mailbox: MailboxId, uids: &[Uid]) -> Result<bool, IndexError>;
 
     /// UPDATE (RFC 1939 §6): deletes these messages and gives the lock back, all or nothing, and only
     /// while `token` still holds the lock (P2, P3).

@@ -40,6 +40,14 @@ fn read_value(text: String) -> Value {
     structured.or(as_integer).unwrap_or(Value::String(text))
 }
 
+/// What is wrong with a text that is no TOML, and on which line: never the line itself, which may hold a
+/// secret.
+pub(super) fn syntax_error(text: &str, error: &toml::de::Error) -> ConfigError {
+    let at = error.span().map_or(0, |span| span.start.min(text.len()));
+    let line = text.as_bytes()[..at].iter().filter(|octet| **octet == b'\n').count() + 1;
+    ConfigError::new("(file)", format!("line {line}: {}", error.message()))
+}
+
 /// Turns the table into types; an error names the path of the key it is about.
 pub(super) fn deserialize<T: DeserializeOwned>(table: Table) -> Result<T, ConfigError> {
     serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {

@@ -29,7 +29,7 @@ fn errors_name_the_path() {
     check_error("[index]\nurl = \"mysql://x\"", "index.url");
     check_error("[index]\nurl = \"postgres://x\"", "keys.master_key_file");
     check_error("[keys]\nmaster_key = \"a\"\nmaster_key_file = \"b\"", "keys.master_key");
-    check_error("[lmtp]\nmax_message_octets = 4294967296", "lmtp.max_message_octets");
+    check_error("[lmtp]\nmax_message_octets = 4000000001", "lmtp.max_message_octets");
     check_error("[log]\nfilter = \"===\"", "log.filter");
     check_error("pop3 = 1", "pop3");
     check_error("[pop3", "(file)");
@@ -64,6 +64,8 @@ fn secrets_are_not_shown() {
     let config =
         read("[index]\nurl = \"sqlite:hunter2\"", &[("POSTERN__KEYS__MASTER_KEY", "12345")]).unwrap();
     assert!(!format!("{config:?}").contains("hunter2"));
+    let error = read("[keys]\nmaster_key = hunter2\n", &[]).unwrap_err().to_string();
+    assert!(error.starts_with("(file): line 2: ") && !error.contains("hunter2"), "{error}");
     assert_eq!(config.keys.master_key.unwrap().expose(), "12345");
 }
 
