@@ -387,6 +387,9 @@ impl std::str::FromStr for LogFilter {
     }
 }
 
+/// What an index's URL may be.
+const INDEX_SCHEMES: &str = "must begin with postgres:// or sqlite:";
+
 impl Config {
     /// Reads the file and the environment.
     pub(crate) fn load(file: &Path) -> Result<Self, ConfigError> {
@@ -454,6 +457,9 @@ impl Config {
         if let Some((path, _)) = connections.into_iter().find(|(_, most)| !(1..=1_000_000).contains(most)) {
             return wrong(path, "must be between 1 and 1000000");
         }
+        if self.index.url_file.is_none() {
+            self.index_url()?;
+        }
         let exclusive = [
             ("index.url", self.index.url.is_some() && self.index.url_file.is_some()),
             ("admin.token", self.admin.token.is_some() && self.admin.token_file.is_some()),
@@ -462,16 +468,19 @@ impl Config {
         if let Some((path, _)) = exclusive.into_iter().find(|(_, both)| *both) {
             return wrong(path, "is given twice: here and as a file");
         }
-        if !self.is_embedded()? && self.keys.master_key.is_none() && self.keys.master_key_file.is_none() {
+        if !self.is_embedded() && self.keys.master_key.is_none() && self.keys.master_key_file.is_none() {
             return wrong("keys.master_key_file", "is missing: it is made by itself only for embedded data");
         }
         Ok(())
     }
 
     /// Whether index and blobs both are on this machine, so that the master key may be made beside them.
-    pub(crate) fn is_embedded(&self) -> Result<bool, ConfigError> {
-        let sqlite = self.index_url()?.is_none_or(|url| url.expose().starts_with("sqlite:"));
-        Ok(sqlite && self.blob.kind == BlobKind::Disk)
+    fn is_embedded(&self) -> bool {
+        let sqlite = match (&self.index.url, &self.index.url_file) {
+            (Some(url), _) => url.expose().starts_with("sqlite:"),
+            (None, url_file) => url_file.is_none(),
+        };
+        sqlite && self.blob.kind == BlobKind::Disk
     }
 
     /// The index's URL, from wherever it is given.
@@ -482,7 +491,7 @@ impl Config {
             ["postgres://", "postgresql://", "sqlite:"].iter().any(|scheme| url.expose().starts_with(scheme))
         };
         if url.as_ref().is_some_and(|url| !known(url)) {
-            return Err(ConfigError::new("index.url", "must begin with postgres:// or sqlite:"));
+            return Err(ConfigError::new("index.url", INDEX_SCHEMES));
         }
         Ok(url)
     }

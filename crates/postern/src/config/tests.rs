@@ -71,7 +71,7 @@ fn secrets_are_not_shown() {
 
 #[test]
 fn an_empty_configuration_is_embedded() {
-    assert!(read("", &[]).unwrap().is_embedded().unwrap());
+    assert!(read("", &[]).unwrap().is_embedded());
 }
 
 #[test]
