@@ -92,7 +92,7 @@ impl Packs {
         let Some(octets) = inner.store.size(&name).await? else {
             return Err(BlobError::NotFound(name.to_string()));
         };
-        let mut fetch = Fetch::new(Arc::clone(&inner.store), name, 0..octets, octets);
+        let mut fetch = Fetch::new(Arc::clone(&inner.store), name, 0..octets, None);
         let mut scanner = EntryScanner::new(tenant, opened, pack);
         while let Some(octets) = fetch.next().await? {
             scanner.push(&octets).into_iter().for_each(&mut each);

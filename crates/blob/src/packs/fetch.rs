@@ -8,9 +8,15 @@ use maildrop::port::BlobError;
 
 use crate::{BlobKey, ObjectBody, ObjectStore};
 
-/// Windows up to this size are held whole before any of it is passed on, so that the connection is free
-/// again whatever the pace of the client. Larger ones stream.
-pub(super) const SHORT_OCTETS: u64 = 256 * 1024;
+/// A range up to this size is read by one request.
+const SINGLE_OCTETS: u64 = 512 * 1024;
+/// The first window of a longer range: small, so that the first octets of a large message come as soon as
+/// those of a small one.
+const FIRST_WINDOW_OCTETS: u64 = 128 * 1024;
+/// Later windows. Each window is held whole before any of it is passed on, so that the connection, and the
+/// place it takes among the store's requests, are free again whatever the pace of the client: slow readers of
+/// large messages cost memory of their own, and nobody else's turn.
+const WINDOW_OCTETS: u64 = 1024 * 1024;
 /// Times a body may break off, plus once for every [`OCTETS_PER_RESUME`] received: a server that cuts every
 /// body must not keep us asking for ever, one that cuts idle connections must not end a long download.
 const RESUMES_MAX: u64 = 3;
@@ -25,8 +31,6 @@ pub(super) struct Fetch {
     left: Range<u64>,
     /// End of the window being read.
     window_end: u64,
-    /// Octets of the windows after it.
-    window: u64,
     body: Option<ObjectBody>,
     /// Received and not passed on yet.
     held: VecDeque<Bytes>,
@@ -36,21 +40,23 @@ pub(super) struct Fetch {
 }
 
 impl Fetch {
-    /// Will read `range`, the first `first_window` octets of it in one request, the others in requests of
-    /// [`SHORT_OCTETS`].
+    /// Will read `range`. The first request is for `wanted` octets, if it is known how many will be, and for
+    /// no more than a window.
     pub(super) fn new(
         store: Arc<dyn ObjectStore>,
         key: BlobKey,
         range: Range<u64>,
-        first_window: u64,
+        wanted: Option<u64>,
     ) -> Self {
-        let window_end = range.start.saturating_add(first_window.max(1)).min(range.end);
+        let length = range.end.saturating_sub(range.start);
+        let whole = if length <= SINGLE_OCTETS { length } else { FIRST_WINDOW_OCTETS };
+        let first_window = wanted.unwrap_or(whole).clamp(1, WINDOW_OCTETS);
+        let window_end = range.start.saturating_add(first_window).min(range.end);
         Self {
             store,
             key,
             left: range,
             window_end,
-            window: SHORT_OCTETS,
             body: None,
             held: VecDeque::new(),
             held_octets: 0,
@@ -72,14 +78,10 @@ impl Fetch {
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, BlobError> {
         if self.held.is_empty() && self.left.start < self.left.end {
             if self.left.start >= self.window_end {
-                self.window_end = self.left.start.saturating_add(self.window).min(self.left.end);
+                self.window_end = self.left.start.saturating_add(WINDOW_OCTETS).min(self.left.end);
             }
-            let hold = self.body.is_none() && self.window_end - self.left.start <= SHORT_OCTETS;
-            loop {
+            while self.left.start < self.window_end {
                 self.receive().await?;
-                if !hold || self.left.start >= self.window_end {
-                    break;
-                }
             }
         }
         let next = self.held.pop_front();

@@ -38,8 +38,8 @@ pub(super) async fn open(
         return Err(BlobError::Corrupt(format!("{key}: an extent that cannot be")));
     };
     let first_window = match read {
-        Read::Whole { .. } => extent.length,
-        Read::Head { octets } => head_window(octets),
+        Read::Whole { .. } => None,
+        Read::Head { octets } => Some(head_window(octets)),
     };
     let expected = match read {
         Read::Whole { octets, digest } => {
