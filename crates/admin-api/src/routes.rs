@@ -6,7 +6,7 @@ mod health;
 mod mailboxes;
 mod tenants;
 
-use std::sync::Arc;
+use std::{future::Future, sync::Arc};
 
 use axum::{
     Router,
@@ -15,6 +15,8 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{get, put},
 };
+
+use maildrop::port::IndexError;
 
 use crate::{AdminApi, BODY_OCTETS_MAX, Problem, REQUEST_TIMEOUT, auth};
 
@@ -55,5 +57,19 @@ async fn time_out(request: Request, next: Next) -> Response {
     match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
         Ok(response) => response,
         Err(_) => Problem::timeout().into_response(),
+    }
+}
+
+/// Carries a change out even when its request is given up on: a large deletion that was rolled back each time
+/// its client lost patience would never be done.
+async fn to_the_end(
+    change: impl Future<Output = Result<bool, IndexError>> + Send + 'static,
+) -> Result<bool, Problem> {
+    match tokio::spawn(change).await {
+        Ok(result) => Ok(result?),
+        Err(error) => {
+            tracing::error!(%error, "a change broke off");
+            Err(Problem::internal())
+        }
     }
 }

@@ -114,7 +114,9 @@ impl Pop3Service {
             self.ended("too_many_connections");
             return wire.close(true).await;
         }
-        let tls = if self.tls.is_some() { Tls::Available } else { Tls::Unavailable };
+        // A Unix socket needs no TLS, and has none.
+        let offered = self.tls.is_some() && matches!(stream, Stream::Tcp(_));
+        let tls = if offered { Tls::Available } else { Tls::Unavailable };
         self.run(stream, peer, tls, drain).await;
         drop(seat);
     }

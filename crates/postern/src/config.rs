@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 pub(crate) use error::ConfigError;
 pub(crate) use types::Secret;
-use types::{duration, list, optional_duration, parsed, plaintext_auth};
+use types::{duration, list, optional_duration, optional_text, parsed, plaintext_auth, text};
 
 /// The whole configuration.
 #[derive(Debug, Clone, Deserialize, Default)]
@@ -208,12 +208,16 @@ pub(crate) struct Blob {
     /// For `disk`: the directory. Default: `packs` under `node.data_dir`.
     pub(crate) path: Option<PathBuf>,
     /// For `s3`: the bucket; it must exist.
+    #[serde(deserialize_with = "optional_text")]
     pub(crate) bucket: Option<String>,
     /// For `s3`: put in front of every key. Default: nothing.
+    #[serde(deserialize_with = "text")]
     pub(crate) prefix: String,
     /// For `s3`: default from the AWS chain.
+    #[serde(deserialize_with = "optional_text")]
     pub(crate) region: Option<String>,
     /// For `s3`: the server's URL; default Amazon's.
+    #[serde(deserialize_with = "optional_text")]
     pub(crate) endpoint: Option<String>,
     /// For `s3`: whether the bucket stands in the path. Default: yes with an endpoint.
     pub(crate) force_path_style: Option<bool>,
@@ -267,8 +271,7 @@ pub(crate) struct Keys {
 }
 
 /// What a node does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     /// Serves POP3 and POP3S.
     Pop3,
@@ -280,13 +283,29 @@ pub(crate) enum Role {
     Worker,
 }
 
+impl std::str::FromStr for Role {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "pop3" => Ok(Self::Pop3),
+            "lmtp" => Ok(Self::Lmtp),
+            "admin" => Ok(Self::Admin),
+            "worker" => Ok(Self::Worker),
+            _ => Err("is none of \"pop3\", \"lmtp\", \"admin\" and \"worker\""),
+        }
+    }
+}
+
 /// This node.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Node {
     /// Its name, as greetings, `Received` and logs show it. Default: the host's name.
+    #[serde(deserialize_with = "optional_text")]
     pub(crate) name: Option<String>,
     /// What it does. Default: everything.
+    #[serde(deserialize_with = "list")]
     pub(crate) roles: Vec<Role>,
     /// How long sessions may go on after SIGTERM. Default: 30 s.
     #[serde(deserialize_with = "duration")]

@@ -12,13 +12,16 @@ use anyhow::bail;
 
 use crate::{layout::Layout, sys};
 
-/// The programs of the black-box tests, and the Debian packages that bring them.
-const MAIL_TOOLS: [(&str, &str); 6] = [
+/// The programs the tests use, and the Debian packages that bring them.
+const MAIL_TOOLS: [(&str, &str); 9] = [
     ("curl", "curl"),
     ("python3", "python3"),
     ("fetchmail", "fetchmail"),
     ("mpop", "mpop"),
     ("swaks", "swaks"),
+    ("openssl", "openssl"),
+    ("kill", "procps"),
+    ("unshare", "util-linux"),
     ("postfix", "postfix"),
 ];
 

@@ -7,7 +7,10 @@ use axum::{Json, extract::State, http::StatusCode};
 use maildrop::{Address, Mailbox, MailboxId, NewMailbox};
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::extract::{Body, Params, Segments, address, bad_cursor};
+use super::{
+    extract::{Body, Params, Segments, address, bad_cursor},
+    to_the_end,
+};
 use crate::{
     AdminApi, Problem,
     auth::Caller,
@@ -62,11 +65,9 @@ pub(super) async fn delete(
     Segments((tenant, mailbox)): Segments<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     let tenant = api.tenant(&tenant).await?;
-    if api.directory.delete_mailbox(tenant.id, &address(&mailbox)?, &actor, api.clock.now()).await? {
-        Ok(StatusCode::NO_CONTENT)
-    } else {
-        Err(Problem::not_found("mailbox"))
-    }
+    let (address, at) = (address(&mailbox)?, api.clock.now());
+    let deletion = async move { api.directory.delete_mailbox(tenant.id, &address, &actor, at).await };
+    if to_the_end(deletion).await? { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::not_found("mailbox")) }
 }
 
 pub(super) async fn set_password(

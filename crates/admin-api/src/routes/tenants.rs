@@ -5,7 +5,10 @@ use std::sync::Arc;
 use axum::{Json, extract::State, http::StatusCode};
 use maildrop::{Tenant, TenantId, TenantName};
 
-use super::extract::{Body, Params, Segments, bad_cursor};
+use super::{
+    extract::{Body, Params, Segments, bad_cursor},
+    to_the_end,
+};
 use crate::{
     AdminApi, Problem,
     auth::Caller,
@@ -47,9 +50,7 @@ pub(super) async fn delete(
     Segments(tenant): Segments<String>,
 ) -> Result<StatusCode, Problem> {
     let tenant = api.tenant(&tenant).await?;
-    if api.directory.delete_tenant(tenant.id, &actor, api.clock.now()).await? {
-        Ok(StatusCode::NO_CONTENT)
-    } else {
-        Err(Problem::not_found("tenant"))
-    }
+    let at = api.clock.now();
+    let deletion = async move { api.directory.delete_tenant(tenant.id, &actor, at).await };
+    if to_the_end(deletion).await? { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::not_found("tenant")) }
 }

@@ -21,7 +21,7 @@ fn errors_name_the_path() {
     check_error("[pop3]\nplaintext_auth = \"sometimes\"", "pop3.plaintext_auth");
     check_error("[pop3]\nidle_timeout = \"9m\"", "pop3.idle_timeout");
     check_error("[node]\ndrain_timeout = \"soon\"", "node.drain_timeout");
-    check_error("[node]\nroles = [\"cook\"]", "node.roles[0]");
+    check_error("[node]\nroles = [\"cook\"]", "node.roles");
     check_error("[pop3s]\nlisten = [\"127.0.0.1:995\"]", "tls.certificate_file");
     check_error("[admin]\nlisten = [\"127.0.0.1:8080\"]", "admin.token_file");
     check_error("[blob]\nkind = \"s3\"", "blob.bucket");
@@ -45,6 +45,8 @@ fn environment_overrides_the_file() {
             ("POSTERN__LMTP__LISTEN", "[\"unix:/run/x\"]"),
             ("POSTERN__LMTP__MAX_RECIPIENTS", "7"),
             ("POSTERN__NODE__DRAIN_TIMEOUT", "5s"),
+            ("POSTERN__NODE__ROLES", "pop3, lmtp"),
+            ("POSTERN__BLOB__BUCKET", "12345"),
             ("POSTERN_ADMIN_TOKEN", "not a configuration key"),
         ],
     )
@@ -53,6 +55,8 @@ fn environment_overrides_the_file() {
     assert_eq!(config.node.name.as_deref(), Some("b"));
     assert_eq!(config.lmtp.listen, [ListenAddr::Unix("/run/x".into())]);
     assert_eq!(config.lmtp.max_recipients, 7);
+    assert_eq!(config.node.roles, [Role::Pop3, Role::Lmtp]);
+    assert_eq!(config.blob.bucket.as_deref(), Some("12345"));
     assert_eq!(config.node.drain_timeout, Duration::from_secs(5));
     let error = read("", &[("POSTERN__POP3__NOPE", "1")]).unwrap_err().to_string();
     assert!(error.starts_with("pop3.nope: "), "{error}");

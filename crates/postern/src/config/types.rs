@@ -75,6 +75,16 @@ pub(super) fn optional_duration<'de, D: Deserializer<'de>>(d: D) -> Result<Optio
     duration(d).map(Some)
 }
 
+/// Text, which the environment may have made look like a number.
+pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    ScalarText::deserialize(deserializer).map(|ScalarText(text)| text)
+}
+
+/// Text, where there need be none.
+pub(super) fn optional_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    text(deserializer).map(Some)
+}
+
 /// Something that is written as text.
 pub(super) fn parsed<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
