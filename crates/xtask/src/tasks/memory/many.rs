@@ -126,7 +126,7 @@ fn explain(node: &Node) -> anyhow::Result<()> {
             "the whole call of login: lock and counters",
             format!(
                 "SELECT * FROM open_maildrops((SELECT node_id FROM nodes ORDER BY expires_at DESC LIMIT 1), \
-                 '{{{tenant}}}', '{{{id}}}', '{{{version}}}', ARRAY[gen_random_uuid()])"
+                 '{{{tenant}}}', '{{{id}}}', '{{{version}}}', ARRAY[gen_random_uuid()], interval '10 s')"
             ),
         ),
         (
@@ -140,8 +140,7 @@ fn explain(node: &Node) -> anyhow::Result<()> {
                   ORDER BY r.tenant, r.mailbox \
                      ON CONFLICT (tenant_id, mailbox_id) DO UPDATE \
                     SET token = excluded.token, node_id = excluded.node_id \
-                  WHERE NOT EXISTS (SELECT FROM nodes n \
-                                     WHERE n.node_id = l.node_id AND n.expires_at > clock_timestamp())"
+                  WHERE NOT node_lives(l.node_id)"
             ),
         ),
         (
