@@ -85,11 +85,28 @@ fn without_the_database_nobody_is_told_a_wrong_password() {
     for tag in ["one", "two"] {
         deliver(node.lmtp, &a, &message(tag, 2000));
     }
+    let b = node.mailbox("one", "b", None);
+    deliver(node.lmtp, &b, &message("unread", 2000));
     let mut open = login(node.pop3, &a, "pw");
     assert_eq!(open.list("LIST").len(), 2);
     open.retr(1);
     open.ok("DELE 1");
+    let mut unread = login(node.pop3, &b, "pw");
+    let mut lmtp = Lmtp::connect(node.lmtp).unwrap();
+    lmtp.command("MAIL FROM:<>").unwrap();
+    assert!(lmtp.command(&format!("RCPT TO:<{a}>")).unwrap().starts_with("250"));
     postgres.kill9();
+    // A session that has not read its listing yet knows its totals, and cannot read more for now.
+    assert!(unread.ok("STAT").starts_with("+OK 1 "));
+    for command in ["LIST", "UIDL", "RETR 1", "TOP 1 0", "DELE 1"] {
+        let reply = unread.err(command);
+        assert!(reply.starts_with("-ERR [SYS/TEMP] "), "{command}: {reply}");
+    }
+    // A message on its way in is stored, finds no rows to be made, and is put off.
+    assert!(lmtp.command("DATA").unwrap().starts_with("354"));
+    lmtp.send(b"From: x\r\n\r\non its way\r\n.\r\n").unwrap();
+    let reply = lmtp.reply().unwrap();
+    assert!(reply.starts_with("451 4.3.0"), "{reply}");
     // A login, known a moment ago or not, is refused for now.
     for (user, password) in [(a.as_str(), "pw"), (&a, "wrong"), ("nobody@one.test", "pw")] {
         let mut pop3 = Pop3::connect(node.pop3).unwrap();
@@ -109,6 +126,8 @@ fn without_the_database_nobody_is_told_a_wrong_password() {
     // …and what cannot be committed is not said to be.
     let reply = open.command("QUIT").unwrap();
     assert!(reply.starts_with("-ERR [SYS/TEMP] "), "{reply}");
+    // Where nothing was to be deleted there is nothing that could fail.
+    unread.ok("QUIT");
     postgres.up().unwrap();
     // Back without a restart; the crash emptied the locks, and nothing was deleted.
     let mut pop3 = wait_for("a login", Duration::from_secs(20), || {
