@@ -40,8 +40,8 @@ pub(super) trait Batch: Send + Sync + 'static {
     /// each other.
     fn order(a: &Self::Request, b: &Self::Request) -> std::cmp::Ordering;
 
-    /// The answer to a request whose row somebody else is changing right now.
-    fn busy() -> Self::Answer;
+    /// What becomes of a request whose row somebody else is changing right now.
+    fn busy() -> Result<Self::Answer, IndexError>;
 
     /// Runs one statement: one answer per request, in their order.
     fn run(
@@ -170,14 +170,10 @@ impl<B: Batch> Lane<B> {
             Ok(None) => {
                 for (request, caller) in requests.iter().zip(callers) {
                     let answer = match self.run(std::slice::from_ref(request)).await {
-                        Ok(Some(answers)) => answers.into_iter().next().unwrap_or_else(B::busy),
-                        Ok(None) => B::busy(),
-                        Err(error) => {
-                            fail(vec![caller], &error);
-                            continue;
-                        }
+                        Ok(answers) => answers.and_then(|a| a.into_iter().next()).map_or_else(B::busy, Ok),
+                        Err(error) => Err(error),
                     };
-                    let _ = caller.send(Ok(answer));
+                    let _ = caller.send(answer);
                 }
             }
             Err(error) => fail(callers, &error),

@@ -49,8 +49,8 @@ impl Batch for Open {
         (a.node, a.tenant, a.mailbox).cmp(&(b.node, b.tenant, b.mailbox))
     }
 
-    fn busy() -> OpenAnswer {
-        OpenAnswer::Outcome(OpenOutcome::InUse)
+    fn busy() -> Result<OpenAnswer, IndexError> {
+        Ok(OpenAnswer::Outcome(OpenOutcome::InUse))
     }
 
     async fn run(
@@ -119,8 +119,9 @@ impl Batch for Release {
         (a.0, a.1).cmp(&(b.0, b.1))
     }
 
-    fn busy() -> Released {
-        Released
+    fn busy() -> Result<Released, IndexError> {
+        // Only where the server has a `lock_timeout` of its own: the lock may still be held.
+        Err(IndexError::Unavailable("lock row is being changed".into()))
     }
 
     async fn run(
@@ -295,8 +296,10 @@ impl Index for Postgres {
         entry: &StoredEntry,
         messages: &[NewMessage],
     ) -> Result<Vec<RowOutcome>, IndexError> {
-        let turn = self.deliveries.acquire().await;
-        let _turn = turn.map_err(|error| IndexError::Unreached(Box::new(error)))?;
+        let turn = tokio::time::timeout(self.statement_timeout, self.deliveries.acquire()).await;
+        let _turn = turn
+            .map_err(|_| IndexError::Unreached("too many deliveries wait".into()))?
+            .map_err(|error| IndexError::Unreached(Box::new(error)))?;
         let mailboxes: Vec<Uuid> = messages.iter().map(|m| m.mailbox.as_uuid()).collect();
         let offsets = vec![entry.extent.offset as i64; messages.len()];
         let lengths = vec![entry.extent.length as i64; messages.len()];
