@@ -22,7 +22,7 @@ fn sessions_may_finish_and_then_the_node_is_down() {
     let mut lmtp = Lmtp::connect(node.lmtp).unwrap();
     lmtp.command("MAIL FROM:<>").unwrap();
     node.signal(libc::SIGTERM);
-    crate::support::wait_for("listeners close", Duration::from_secs(5), || {
+    crate::support::wait_for("listeners close", Duration::from_secs(20), || {
         TcpStream::connect(node.pop3).is_err().then_some(())
     });
     let (status, text) = Http::new(node.admin, "").get("/readyz");

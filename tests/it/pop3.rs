@@ -99,7 +99,7 @@ fn deletions_are_bound_to_quit() {
 }
 
 fn wait_login(node: &Node, user: &str) -> Pop3 {
-    crate::support::wait_for("lock is free", Duration::from_secs(5), || {
+    crate::support::wait_for("lock is free", Duration::from_secs(20), || {
         let mut pop3 = Pop3::connect(node.pop3).unwrap();
         pop3.ok(&format!("USER {user}"));
         pop3.command("PASS pw").unwrap().starts_with("+OK").then_some(pop3)
@@ -285,7 +285,7 @@ fn strangers_do_not_stay_and_the_listener_is_not_overrun() {
     let rest = String::from_utf8(held[0].rest()).unwrap();
     assert!(rest.starts_with("-ERR") && rest.lines().count() == 1, "{rest}");
     drop(held);
-    crate::support::wait_for("a seat is free", Duration::from_secs(5), || {
+    crate::support::wait_for("a seat is free", Duration::from_secs(20), || {
         Pop3::connect(node.pop3).ok().filter(|p| p.greeting.starts_with("+OK"))
     });
     let (status, metrics) = Http::new(node.admin, "").get("/metrics");

@@ -79,11 +79,11 @@ pub(crate) async fn a_dead_nodes_locks_are_taken_over(backend: &Backend) {
     let tenant = tenant(store, "one").await;
     let mailbox = mailbox(store, tenant, "a@one.test", None).await;
     let uid = deliver(store, tenant, mailbox, 10).await;
-    let dying = node(store, Duration::from_millis(300)).await;
+    let dying = node(store, Duration::from_millis(1000)).await;
     let living = node(&other, LONG).await;
     let (old_token, _) = opened(store, tenant, mailbox, dying).await;
     assert_eq!(open(&other, tenant, mailbox, living).await.1, OpenOutcome::InUse);
-    tokio::time::sleep(Duration::from_millis(400)).await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
     let (new_token, _) = opened(&other, tenant, mailbox, living).await;
     // Fenced: the old session can neither commit nor release what is no longer its own.
     let commit = store.index.commit_update(tenant, mailbox, old_token, &[uid]).await.unwrap();
@@ -109,7 +109,7 @@ pub(crate) async fn a_live_node_keeps_its_locks(backend: &Backend) {
     let tenant = tenant(store, "one").await;
     let a = mailbox(store, tenant, "a@one.test", None).await;
     let b = mailbox(store, tenant, "b@one.test", None).await;
-    let ttl = Duration::from_millis(400);
+    let ttl = Duration::from_millis(1200);
     let (first, second) = (node(store, ttl).await, node(&other, LONG).await);
     opened(store, tenant, a, first).await;
     for _ in 0..4 {
