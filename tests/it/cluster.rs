@@ -42,6 +42,7 @@ fn a_maildrop_is_open_once_and_a_dead_holder_frees_it() {
         pop3.ok(&format!("USER {a}"));
         pop3.command("PASS pw").unwrap().starts_with("+OK").then_some(pop3)
     });
+    println!("free {:?} after the holder was killed, with a lease of 2 s", died.elapsed());
     // The lease, at most, and what a poll of ours adds.
     assert!(died.elapsed() < Duration::from_secs(5), "{:?}", died.elapsed());
     assert!(pop3.ok("STAT").starts_with("+OK 1 "), "the dead session's DELE is not committed");
