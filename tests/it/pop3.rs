@@ -288,6 +288,14 @@ fn strangers_do_not_stay_and_the_listener_is_not_overrun() {
     crate::support::wait_for("a seat is free", Duration::from_secs(20), || {
         Pop3::connect(node.pop3).ok().filter(|p| p.greeting.starts_with("+OK"))
     });
+    // Nor does talking keep a stranger's seat: five login timeouts are the end of it.
+    let mut talker = Pop3::connect(node.pop3).unwrap();
+    let start = Instant::now();
+    while talker.command("CAPA").is_ok_and(|reply| reply.starts_with("+OK")) && talker.body().is_ok() {
+        assert!(start.elapsed() < Duration::from_secs(20), "a talker keeps its seat");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(start.elapsed() > Duration::from_secs(3), "{:?}", start.elapsed());
     let (status, metrics) = Http::new(node.admin, "").get("/metrics");
     assert_eq!(status, 200);
     assert!(metrics.contains("pop3_sessions_ended_total{reason=\"too_many_connections\"} "), "{metrics}");

@@ -24,7 +24,7 @@ use batch::{Batcher, LaneConfig};
 pub struct Config {
     /// `postgres://user:password@host:port/database`.
     pub url: String,
-    /// Most connections of this node, besides five that logins and heartbeats have for themselves.
+    /// Most connections of this node, besides six that logins, releases and heartbeats have for themselves.
     pub connections_max: u32,
     /// Longest wait for a connection.
     pub acquire_timeout: Duration,
@@ -54,8 +54,9 @@ const DELETION_TIMEOUT: Duration = Duration::from_mins(10);
 pub struct Postgres {
     pool: PgPool,
     statement_timeout: Duration,
-    /// One connection, for heartbeats alone.
-    heartbeats: PgPool,
+    /// Heartbeats have connections of their own: neither a pool that is busy nor one whose connections lead
+    /// nowhere must cost a healthy node its locks.
+    heartbeats: Batcher<maildrops::Heartbeat>,
     /// Turns for deliveries: fewer than there are connections, so that deliveries that wait for one busy
     /// mailbox leave some to everybody else.
     deliveries: Semaphore,
@@ -95,7 +96,7 @@ impl Postgres {
             statement_timeout,
         };
         Ok(Self {
-            heartbeats: pool_of(&config, 1).await?,
+            heartbeats: Batcher::start(maildrops::Heartbeat, &lanes),
             deliveries: Semaphore::new((config.connections_max as usize / 2).max(1)),
             opens: Batcher::start(maildrops::Open { patience: patience(statement_timeout) }, &lanes),
             releases: Batcher::start(maildrops::Release, &lanes),
@@ -165,12 +166,8 @@ fn options(config: &Config) -> Result<PgConnectOptions, sqlx::Error> {
 }
 
 async fn pool(config: &Config) -> Result<PgPool, sqlx::Error> {
-    pool_of(config, config.connections_max).await
-}
-
-async fn pool_of(config: &Config, connections: u32) -> Result<PgPool, sqlx::Error> {
     PgPoolOptions::new()
-        .max_connections(connections)
+        .max_connections(config.connections_max)
         .acquire_timeout(config.acquire_timeout)
         .max_lifetime(Duration::from_mins(30))
         // A ping before each use would cost a round trip; a dead connection shows itself, and what may be
@@ -196,7 +193,13 @@ where
         match timed(timeout, run()).await {
             Err(error) if is_serialization(&error) && rolled_back < ATTEMPTS => rolled_back += 1,
             Err(error) if is_dead(&error) && dead <= pool.options().get_max_connections() => dead += 1,
-            result => return result.map_err(index_error),
+            result => {
+                return result.map_err(|error| match index_error(error) {
+                    // An attempt that died with its connection may have been carried out.
+                    IndexError::Unreached(source) if dead > 0 => IndexError::Unavailable(source),
+                    error => error,
+                });
+            }
         }
     }
 }

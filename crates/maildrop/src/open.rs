@@ -120,7 +120,7 @@ impl Maildrops {
     ) -> Result<OpenMaildrop, OpenError> {
         let token = LockToken::generate();
         // The guard exists before the lock does: whatever becomes of this future or of the answer, the
-        // token is released.
+        // token is released. Until there is an answer, the lock may be taken even after that.
         let mut maildrop = OpenMaildrop {
             shared: Arc::clone(&self.shared),
             tenant,
@@ -131,12 +131,13 @@ impl Maildrops {
             rows: VecDeque::new(),
             sequential: false,
             held: true,
-            doubtful: false,
+            doubtful: true,
         };
         let request = OpenRequest { tenant, mailbox, credential_version, token, node: self.shared.node };
         match self.shared.index.open(request).await {
             Ok(OpenOutcome::Opened(opened)) => {
                 maildrop.opened = opened;
+                maildrop.doubtful = false;
                 Ok(maildrop)
             }
             Ok(OpenOutcome::InUse) => {
@@ -144,15 +145,15 @@ impl Maildrops {
                 Err(OpenError::InUse)
             }
             // The mailbox may have gone while the lock was taken: the guard releases what there is.
-            Ok(OpenOutcome::Stale) => Err(OpenError::Stale),
+            Ok(OpenOutcome::Stale) => {
+                maildrop.doubtful = false;
+                Err(OpenError::Stale)
+            }
             Err(error @ IndexError::Unreached(_)) => {
                 maildrop.held = false;
                 Err(error.into())
             }
-            Err(error) => {
-                maildrop.doubtful = true;
-                Err(error.into())
-            }
+            Err(error) => Err(error.into()),
         }
     }
 }

@@ -186,7 +186,13 @@ impl<B: Batch> Lane<B> {
         loop {
             let mut connection = match self.connection.take() {
                 Some(connection) => connection,
-                None => connect(&self.config).await?,
+                None => match connect(&self.config).await {
+                    // The first attempt died with its connection, and may have been carried out.
+                    Err(IndexError::Unreached(source)) if attempt > 1 => {
+                        return Err(IndexError::Unavailable(source));
+                    }
+                    connected => connected?,
+                },
             };
             let run = self.batch.run(&mut connection, requests);
             let Ok(result) = tokio::time::timeout(self.config.statement_timeout, run).await else {

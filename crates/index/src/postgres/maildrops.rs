@@ -14,7 +14,6 @@ use uuid::Uuid;
 use super::{
     Postgres,
     batch::{Batch, BatchError},
-    repeatable,
 };
 use crate::error::{corrupt, index_error};
 
@@ -149,6 +148,48 @@ impl Batch for Release {
 /// A lock was given back, or was not held.
 #[derive(Debug)]
 pub(super) struct Released;
+
+/// Says that nodes live.
+#[derive(Debug)]
+pub(super) struct Heartbeat;
+
+impl Batch for Heartbeat {
+    type Request = (NodeId, String, Duration);
+    type Answer = ();
+
+    fn excludes(_: &Self::Request, _: &Self::Request) -> bool {
+        // There is one node to a process.
+        true
+    }
+
+    fn order(a: &Self::Request, b: &Self::Request) -> Ordering {
+        a.0.cmp(&b.0)
+    }
+
+    fn busy() -> Result<(), IndexError> {
+        Err(IndexError::Unavailable("node row is being changed".into()))
+    }
+
+    async fn run(
+        &self,
+        connection: &mut PgConnection,
+        requests: &[Self::Request],
+    ) -> Result<Vec<()>, BatchError> {
+        for (node, name, ttl) in requests {
+            sqlx::query(
+                "INSERT INTO nodes (node_id, name, expires_at)
+                 VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3))
+                 ON CONFLICT (node_id) DO UPDATE SET expires_at = excluded.expires_at",
+            )
+            .bind(node.as_uuid())
+            .bind(name)
+            .bind(ttl.as_secs_f64())
+            .execute(&mut *connection)
+            .await?;
+        }
+        Ok(vec![(); requests.len()])
+    }
+}
 
 #[async_trait]
 impl Index for Postgres {
@@ -355,20 +396,7 @@ impl Index for Postgres {
         if let Ok(mut lease) = self.lease.lock() {
             *lease = Some((node, name.to_owned(), ttl));
         }
-        // On a connection of its own: a pool that is busy must not cost a healthy node its locks.
-        repeatable(&self.heartbeats, self.statement_timeout, || {
-            sqlx::query(
-                "INSERT INTO nodes (node_id, name, expires_at)
-                 VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3))
-                 ON CONFLICT (node_id) DO UPDATE SET expires_at = excluded.expires_at",
-            )
-            .bind(node.as_uuid())
-            .bind(name)
-            .bind(ttl.as_secs_f64())
-            .execute(&self.heartbeats)
-        })
-        .await?;
-        Ok(())
+        self.heartbeats.ask((node, name.to_owned(), ttl)).await
     }
 
     async fn retire(&self, node: NodeId) -> Result<(), IndexError> {
