@@ -11,6 +11,7 @@
 
 mod address;
 mod deliver;
+mod fair;
 mod id;
 mod listing;
 mod measure;
@@ -23,6 +24,7 @@ mod unique_id;
 
 pub use address::{Address, AddressError, DomainName};
 pub use deliver::{Deliveries, Delivery, NewDelivery, Outcome, Recipient, RecipientCheck};
+pub use fair::{FairGate, FairPermit, FairStats, Overloaded};
 pub use id::{LockToken, MailboxId, NodeId, PackId, TenantId, Uid};
 pub use listing::{Listing, ListingEntry};
 pub use measure::{Measure, Measured};
