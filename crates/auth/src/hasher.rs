@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use argon2::{Argon2, Params, PasswordHash, PasswordHasher as _, PasswordVerifier as _};
+use argon2::{Argon2, Params, PasswordHasher as _};
 use tokio::sync::Semaphore;
 
-use crate::Password;
+use crate::{Password, StoredPassword};
 
 /// How much hashing may cost.
 #[derive(Clone, Copy, Debug)]
@@ -40,12 +40,24 @@ impl Default for HasherConfig {
 #[derive(Clone, Debug)]
 pub struct Hasher {
     argon2: Argon2<'static>,
+    config: HasherConfig,
     turns: Arc<Semaphore>,
     queue: Arc<Semaphore>,
-    wait_max: Duration,
     /// What the password of an unknown user is compared with: no password matches it, and the comparison
     /// takes as long as any.
-    nobody: Arc<str>,
+    nobody: Arc<StoredPassword>,
+}
+
+/// What comparing a password with a stored hash gave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Verdict {
+    /// It is another password, or there is none.
+    Wrong,
+    /// It is the one that was hashed.
+    Good {
+        /// Whether it should be hashed anew ([`StoredPassword::needs_upgrade`]).
+        outdated: bool,
+    },
 }
 
 /// The parameters are out of argon2's range, or there is no randomness for a salt.
@@ -60,12 +72,13 @@ impl Hasher {
             .map_err(|error| HashError(error.to_string()))?;
         let argon2 = Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
         let nobody = hash(&argon2, &nobodys_password())?;
+        let nobody = StoredPassword::parse(&nobody).map_err(|error| HashError(error.to_string()))?;
         Ok(Self {
             argon2,
+            config,
             turns: Arc::new(Semaphore::new(config.concurrent_max)),
             queue: Arc::new(Semaphore::new(config.concurrent_max + config.waiting_max)),
-            wait_max: config.wait_max,
-            nobody: nobody.into(),
+            nobody: Arc::new(nobody),
         })
     }
 
@@ -77,26 +90,29 @@ impl Hasher {
             .unwrap_or_else(|| Err(HashError("too many passwords wait to be hashed".into())))
     }
 
-    /// Whether the password is the one that was hashed. Without a hash (an unknown user) the answer is
-    /// `false`, after the same work. `None` when there was no turn in time.
-    pub(crate) async fn verify(&self, password: Password, hashed: Option<String>) -> Option<bool> {
-        let argon2 = self.argon2.clone();
+    /// Compares the password with a stored hash. Without a hash (an unknown user) the answer is
+    /// [`Verdict::Wrong`], after the same work. `None` when there was no turn in time.
+    pub(crate) async fn verify(&self, password: Password, hashed: Option<String>) -> Option<Verdict> {
+        let config = self.config;
         let nobody = Arc::clone(&self.nobody);
         self.in_turn(move || {
-            let known = hashed.is_some();
-            let hashed = hashed.as_deref().unwrap_or(&nobody);
-            let good = match PasswordHash::new(hashed) {
-                Ok(hashed) => argon2.verify_password(password.expose(), &hashed).is_ok(),
-                Err(error) => {
-                    tracing::error!(%error, "stored password hash cannot be read");
-                    // The same work as for any other account.
-                    if let Ok(nobody) = PasswordHash::new(&nobody) {
-                        let _ = argon2.verify_password(password.expose(), &nobody);
-                    }
-                    false
+            let stored = hashed.as_deref().and_then(|hashed| {
+                StoredPassword::parse(hashed)
+                    .inspect_err(|error| tracing::error!(%error, "stored password hash cannot be read"))
+                    .ok()
+            });
+            match stored {
+                Some(stored) if stored.verify(&password) => {
+                    Verdict::Good { outdated: stored.needs_upgrade(&config) }
                 }
-            };
-            good && known
+                // An account that was imported must not be told from one that does not exist by how soon it
+                // is refused; where its scheme is a slow one, it takes longer until the first good login.
+                Some(stored) if stored.is_argon2id() => Verdict::Wrong,
+                Some(_) | None => {
+                    let _ = nobody.verify(&password);
+                    Verdict::Wrong
+                }
+            }
         })
         .await
     }
@@ -104,7 +120,7 @@ impl Hasher {
     /// Runs `work` on a blocking thread when its turn comes.
     async fn in_turn<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         let _place = self.queue.try_acquire().ok()?;
-        let turn = tokio::time::timeout(self.wait_max, Arc::clone(&self.turns).acquire_owned()).await;
+        let turn = tokio::time::timeout(self.config.wait_max, Arc::clone(&self.turns).acquire_owned()).await;
         let turn = turn.ok()?.ok()?;
         let running = tokio::task::spawn_blocking(move || {
             // Held by the thread, not by the caller: a caller that goes away must not let another hash
@@ -145,20 +161,26 @@ mod tests {
         let hashed = hasher.hash(Password::new(b" p\xc3\xa4ss ".to_vec())).await.unwrap();
         assert!(hashed.starts_with("$argon2id$"), "{hashed}");
         let verify = |p: &[u8]| hasher.verify(Password::new(p.to_vec()), Some(hashed.clone()));
-        assert_eq!(verify(b" p\xc3\xa4ss ").await, Some(true));
-        assert_eq!(verify(b"p\xc3\xa4ss").await, Some(false));
-        assert_eq!(verify(b"").await, Some(false));
-        assert_eq!(hasher.verify(Password::new(vec![]), None).await, Some(false));
-        assert_eq!(hasher.verify(Password::new(vec![]), Some("garbage".into())).await, Some(false));
+        assert_eq!(verify(b" p\xc3\xa4ss ").await, Some(Verdict::Good { outdated: false }));
+        assert_eq!(verify(b"p\xc3\xa4ss").await, Some(Verdict::Wrong));
+        assert_eq!(verify(b"").await, Some(Verdict::Wrong));
+        let nothing = || Password::new(vec![]);
+        assert_eq!(hasher.verify(nothing(), None).await, Some(Verdict::Wrong));
+        assert_eq!(hasher.verify(nothing(), Some("garbage".into())).await, Some(Verdict::Wrong));
+    }
+
+    #[tokio::test]
+    async fn an_outdated_hash_is_told() {
+        let hashed = "{SSHA}9/n6OBTGSyu+bYEM05BnchZP0KH+Jtgo".to_owned();
+        let verdict = hasher().verify(Password::new(b"correct horse".to_vec()), Some(hashed)).await;
+        assert_eq!(verdict, Some(Verdict::Good { outdated: true }));
     }
 
     #[tokio::test]
     async fn unknown_user_costs_the_same_hash() {
-        // Same parameters in the stand-in hash as in a fresh one: the work is the same by construction.
+        // Same parameters in the stand-in hash as are configured: the work is the same by construction.
         let hasher = hasher();
-        let fresh = hasher.hash(Password::new(b"x".to_vec())).await.unwrap();
-        let params = |hash: &str| hash.split('$').take(4).map(str::to_owned).collect::<Vec<_>>();
-        assert_eq!(params(&fresh), params(&hasher.nobody));
+        assert!(hasher.nobody.is_argon2id() && !hasher.nobody.needs_upgrade(&hasher.config));
     }
 
     #[tokio::test]

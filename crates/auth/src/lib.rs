@@ -6,17 +6,22 @@
 
 mod hasher;
 mod password;
+mod rehash;
+mod scheme;
 mod verified;
 
 use std::sync::Arc;
 
+use hasher::Verdict;
 use maildrop::{
     Address, MailboxId, TenantId,
-    port::{Directory, IndexError},
+    port::{Account, Directory, IndexError},
 };
 
 pub use hasher::{Hasher, HasherConfig};
 pub use password::Password;
+pub use rehash::Rehash;
+pub use scheme::{StoredPassword, StoredPasswordError};
 pub use verified::VerifiedCache;
 
 /// A login that was verified.
@@ -50,12 +55,20 @@ pub struct Authenticator {
     directory: Arc<dyn Directory>,
     hasher: Hasher,
     verified: VerifiedCache,
+    rehash: Option<Arc<dyn Rehash>>,
 }
 
 impl Authenticator {
     /// An authenticator over these accounts.
     pub fn new(directory: Arc<dyn Directory>, hasher: Hasher, verified: VerifiedCache) -> Self {
-        Self { directory, hasher, verified }
+        Self { directory, hasher, verified, rehash: None }
+    }
+
+    /// The same, with a place for the new hashes of passwords whose stored ones are outdated. Without one
+    /// they stay as they are.
+    #[must_use]
+    pub fn with_rehash(self, rehash: Arc<dyn Rehash>) -> Self {
+        Self { rehash: Some(rehash), ..self }
     }
 
     /// Verifies a login name and password.
@@ -93,9 +106,9 @@ impl Authenticator {
         };
         let account = looked_up.map_err(|error| AuthError::Unavailable(Some(error)))?;
         let hash = account.as_ref().map(|account| account.password_hash.clone());
-        let good = self.hasher.verify(password.clone(), hash).await.ok_or(AuthError::Unavailable(None))?;
-        match (account, address) {
-            (Some(account), Some(address)) if good => {
+        let verdict = self.hasher.verify(password.clone(), hash).await.ok_or(AuthError::Unavailable(None))?;
+        match (account, address, verdict) {
+            (Some(account), Some(address), Verdict::Good { outdated }) => {
                 let verified = Verified {
                     tenant: account.tenant,
                     mailbox: account.mailbox,
@@ -103,9 +116,27 @@ impl Authenticator {
                     remembered: false,
                 };
                 self.verified.insert(&address, password, verified);
+                if outdated {
+                    self.upgrade(account, password.clone());
+                }
                 Ok(verified)
             }
             _ => Err(AuthError::BadCredentials),
         }
+    }
+
+    /// Hashes a password that was just verified anew, by and by: the login does not wait for it, and where
+    /// too many passwords wait to be hashed the next login may see to it.
+    fn upgrade(&self, account: Account, password: Password) {
+        let Some(rehash) = self.rehash.clone() else { return };
+        let hasher = self.hasher.clone();
+        tokio::spawn(async move {
+            match hasher.hash(password).await {
+                Ok(new) => {
+                    rehash.rehash(account.tenant, account.mailbox, &account.password_hash, &new).await;
+                }
+                Err(error) => tracing::debug!(%error, "an outdated password hash stays for now"),
+            }
+        });
     }
 }
