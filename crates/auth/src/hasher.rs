@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use argon2::{Argon2, Params, PasswordHasher as _};
-use tokio::sync::Semaphore;
+use maildrop::{FairGate, FairStats, TenantId};
 
 use crate::{Password, StoredPassword};
 
@@ -12,7 +12,8 @@ use crate::{Password, StoredPassword};
 pub struct HasherConfig {
     /// Hashes computed at once: each takes a core and, by default, 19 MiB for tens of milliseconds.
     pub concurrent_max: usize,
-    /// Hashes that may wait; past that a login is refused for now.
+    /// Hashes of one tenant that may wait; past that a login there is refused for now. In all no more wait
+    /// than there are connections.
     pub waiting_max: usize,
     /// Longest wait for a turn.
     pub wait_max: Duration,
@@ -36,13 +37,17 @@ impl Default for HasherConfig {
     }
 }
 
+/// Who hashes for no tenant: names nobody has are all one tenant's, so that guessing at them waits for
+/// itself. Under load they may wait longer or shorter than a tenant's own users.
+const NO_TENANT: TenantId = TenantId::from_uuid(uuid::Uuid::nil());
+
 /// Hashes and verifies passwords (argon2id).
 #[derive(Clone, Debug)]
 pub struct Hasher {
     argon2: Argon2<'static>,
     config: HasherConfig,
-    turns: Arc<Semaphore>,
-    queue: Arc<Semaphore>,
+    /// A tenant at whose passwords somebody guesses makes its own users wait, not others'.
+    turns: FairGate,
     /// What the password of an unknown user is compared with: no password matches it, and the comparison
     /// takes as long as any.
     nobody: Arc<StoredPassword>,
@@ -76,28 +81,42 @@ impl Hasher {
         Ok(Self {
             argon2,
             config,
-            turns: Arc::new(Semaphore::new(config.concurrent_max)),
-            queue: Arc::new(Semaphore::new(config.concurrent_max + config.waiting_max)),
+            turns: FairGate::new(config.concurrent_max, config.waiting_max),
             nobody: Arc::new(nobody),
         })
     }
 
-    /// The password's hash as a PHC string.
+    /// The password's hash as a PHC string, in the turn of those who belong to no tenant.
     pub async fn hash(&self, password: Password) -> Result<String, HashError> {
+        self.hash_for(NO_TENANT, password).await
+    }
+
+    /// The password's hash as a PHC string, in the tenant's turn.
+    pub async fn hash_for(&self, tenant: TenantId, password: Password) -> Result<String, HashError> {
         let argon2 = self.argon2.clone();
-        self.in_turn(move || hash(&argon2, password.expose()))
+        self.in_turn(tenant, move || hash(&argon2, password.expose()))
             .await
             .unwrap_or_else(|| Err(HashError("too many passwords wait to be hashed".into())))
     }
 
-    /// Compares the password with a stored hash. Without a hash (an unknown user) the answer is
+    /// How many hashes wait, and how many are computed.
+    pub fn stats(&self) -> FairStats {
+        self.turns.stats()
+    }
+
+    /// Compares the password with a tenant's stored hash. Without one (an unknown user) the answer is
     /// [`Verdict::Wrong`], after the same work. `None` when there was no turn in time.
-    pub(crate) async fn verify(&self, password: Password, hashed: Option<String>) -> Option<Verdict> {
+    pub(crate) async fn verify(
+        &self,
+        password: Password,
+        hashed: Option<(TenantId, String)>,
+    ) -> Option<Verdict> {
+        let tenant = hashed.as_ref().map_or(NO_TENANT, |(tenant, _)| *tenant);
         let config = self.config;
         let nobody = Arc::clone(&self.nobody);
-        self.in_turn(move || {
-            let stored = hashed.as_deref().and_then(|hashed| {
-                StoredPassword::parse(hashed)
+        self.in_turn(tenant, move || {
+            let stored = hashed.and_then(|(_, hashed)| {
+                StoredPassword::parse(&hashed)
                     .inspect_err(|error| tracing::error!(%error, "stored password hash cannot be read"))
                     .ok()
             });
@@ -117,10 +136,13 @@ impl Hasher {
         .await
     }
 
-    /// Runs `work` on a blocking thread when its turn comes.
-    async fn in_turn<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-        let _place = self.queue.try_acquire().ok()?;
-        let turn = tokio::time::timeout(self.config.wait_max, Arc::clone(&self.turns).acquire_owned()).await;
+    /// Runs `work` on a blocking thread when the tenant's turn comes.
+    async fn in_turn<T: Send + 'static>(
+        &self,
+        tenant: TenantId,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let turn = tokio::time::timeout(self.config.wait_max, self.turns.acquire(tenant)).await;
         let turn = turn.ok()?.ok()?;
         let running = tokio::task::spawn_blocking(move || {
             // Held by the thread, not by the caller: a caller that goes away must not let another hash
@@ -160,18 +182,18 @@ mod tests {
         let hasher = hasher();
         let hashed = hasher.hash(Password::new(b" p\xc3\xa4ss ".to_vec())).await.unwrap();
         assert!(hashed.starts_with("$argon2id$"), "{hashed}");
-        let verify = |p: &[u8]| hasher.verify(Password::new(p.to_vec()), Some(hashed.clone()));
+        let verify = |p: &[u8]| hasher.verify(Password::new(p.to_vec()), Some((NO_TENANT, hashed.clone())));
         assert_eq!(verify(b" p\xc3\xa4ss ").await, Some(Verdict::Good { outdated: false }));
         assert_eq!(verify(b"p\xc3\xa4ss").await, Some(Verdict::Wrong));
         assert_eq!(verify(b"").await, Some(Verdict::Wrong));
         let nothing = || Password::new(vec![]);
         assert_eq!(hasher.verify(nothing(), None).await, Some(Verdict::Wrong));
-        assert_eq!(hasher.verify(nothing(), Some("garbage".into())).await, Some(Verdict::Wrong));
+        assert_eq!(hasher.verify(nothing(), Some((NO_TENANT, "garbage".into()))).await, Some(Verdict::Wrong));
     }
 
     #[tokio::test]
     async fn an_outdated_hash_is_told() {
-        let hashed = "{SSHA}9/n6OBTGSyu+bYEM05BnchZP0KH+Jtgo".to_owned();
+        let hashed = (NO_TENANT, "{SSHA}9/n6OBTGSyu+bYEM05BnchZP0KH+Jtgo".to_owned());
         let verdict = hasher().verify(Password::new(b"correct horse".to_vec()), Some(hashed)).await;
         assert_eq!(verdict, Some(Verdict::Good { outdated: true }));
     }
@@ -193,7 +215,41 @@ mod tests {
             ..HasherConfig::default()
         };
         let hasher = Hasher::new(config).unwrap();
-        let _busy = hasher.queue.try_acquire().unwrap();
+        let busy = hasher.turns.acquire(NO_TENANT).await.unwrap();
         assert_eq!(hasher.verify(Password::new(vec![]), None).await, None);
+        drop(busy);
+        assert_eq!(hasher.verify(Password::new(vec![]), None).await, Some(Verdict::Wrong));
+    }
+
+    #[tokio::test]
+    async fn a_crowd_at_one_tenant_does_not_delay_another() {
+        let hasher = Hasher::new(HasherConfig {
+            concurrent_max: 1,
+            memory_kib: 64,
+            passes: 1,
+            ..HasherConfig::default()
+        })
+        .unwrap();
+        let busy = hasher.turns.acquire(NO_TENANT).await.unwrap();
+        let crowd: Vec<_> = (0..100)
+            .map(|_| {
+                let hasher = hasher.clone();
+                tokio::spawn(async move { hasher.verify(Password::new(vec![]), None).await })
+            })
+            .collect();
+        while hasher.stats().waiting < 100 {
+            tokio::task::yield_now().await;
+        }
+        let (other, asker) = (TenantId::generate(), hasher.clone());
+        let one = tokio::spawn(async move { asker.hash_for(other, Password::new(b"x".to_vec())).await });
+        while hasher.stats().waiting < 101 {
+            tokio::task::yield_now().await;
+        }
+        drop(busy);
+        one.await.unwrap().unwrap();
+        assert!(hasher.stats().waiting >= 90, "{:?}", hasher.stats());
+        for guess in crowd {
+            assert_eq!(guess.await.unwrap(), Some(Verdict::Wrong));
+        }
     }
 }

@@ -105,7 +105,7 @@ impl Authenticator {
             Err(_) => Ok(None),
         };
         let account = looked_up.map_err(|error| AuthError::Unavailable(Some(error)))?;
-        let hash = account.as_ref().map(|account| account.password_hash.clone());
+        let hash = account.as_ref().map(|account| (account.tenant, account.password_hash.clone()));
         let verdict = self.hasher.verify(password.clone(), hash).await.ok_or(AuthError::Unavailable(None))?;
         match (account, address, verdict) {
             (Some(account), Some(address), Verdict::Good { outdated }) => {
@@ -131,7 +131,7 @@ impl Authenticator {
         let Some(rehash) = self.rehash.clone() else { return };
         let hasher = self.hasher.clone();
         tokio::spawn(async move {
-            match hasher.hash(password).await {
+            match hasher.hash_for(account.tenant, password).await {
                 Ok(new) => {
                     rehash.rehash(account.tenant, account.mailbox, &account.password_hash, &new).await;
                 }
