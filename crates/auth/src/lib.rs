@@ -43,7 +43,10 @@ pub struct Verified {
 pub enum AuthError {
     /// Unknown user or wrong password: never which.
     #[error("login name or password is wrong")]
-    BadCredentials,
+    BadCredentials {
+        /// The tenant of the account, if there is one: to be counted, and never told to the client.
+        tenant: Option<TenantId>,
+    },
     /// Not now: the database does not answer, or too many passwords wait to be verified.
     #[error("login cannot be verified now")]
     Unavailable(#[source] Option<IndexError>),
@@ -121,7 +124,7 @@ impl Authenticator {
                 }
                 Ok(verified)
             }
-            _ => Err(AuthError::BadCredentials),
+            (account, ..) => Err(AuthError::BadCredentials { tenant: account.map(|account| account.tenant) }),
         }
     }
 

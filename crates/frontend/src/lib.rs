@@ -18,6 +18,6 @@ mod wire;
 pub use drain::{Drain, DrainHandle};
 pub use listen::{Bound, Limits, ListenAddr, ListenAddrError, Server};
 pub use lmtp::{LmtpConfig, LmtpService};
-pub use metrics::Metrics;
+pub use metrics::{Metrics, TenantSeries};
 pub use pop3::{PlaintextAuth, Pop3Config, Pop3Service};
 pub use tls::{TlsError, TlsIdentity};

@@ -1,10 +1,13 @@
 //! LMTP: drives `lmtp-proto` over a socket, and delivers to maildrops.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use lmtp_proto::{Config, Envelope, Event, RecipientAnswer, Session, Step};
 use maildrop::{
-    Address, Deliveries, Delivery, NewDelivery, Outcome, Recipient, RecipientCheck, Trace,
+    Address, Deliveries, Delivery, NewDelivery, Outcome, Recipient, RecipientCheck, TenantId, Trace,
     port::{Clock, SystemClock},
 };
 use tracing::{Instrument as _, debug, warn};
@@ -12,7 +15,7 @@ use tracing::{Instrument as _, debug, warn};
 use crate::{
     drain::DrainHandle,
     listen::{Refusal, Seat},
-    metrics::{Active, Metrics},
+    metrics::{Active, Metrics, seconds_since},
     stream::{Peer, Stream},
     wire::{End, Wire},
 };
@@ -71,13 +74,14 @@ impl LmtpService {
         seat: Result<Seat, Refusal>,
         drain: DrainHandle,
     ) {
-        let _active = Active::new(&self.metrics.lmtp_sessions_active);
+        let _active = Active::new(&self.metrics.lmtp.sessions_active);
         let mut proto = Session::new(Config {
             max_message_octets: self.config.max_message_octets,
             max_recipients: self.config.max_recipients,
             ..Config::new(Arc::clone(&self.config.hostname))
         });
-        let mut wire = Wire::new(stream, drain, self.config.write_timeout);
+        let octets = self.metrics.lmtp.octets.clone();
+        let mut wire = Wire::new(stream, drain, self.config.write_timeout, octets);
         if seat.is_err() {
             proto.too_many_connections(&mut wire.out);
             return wire.close(true).await;
@@ -90,6 +94,7 @@ impl LmtpService {
             peer,
             envelope: None,
             recipients: Vec::new(),
+            octets: 0,
             delivery: None,
         };
         let span = tracing::debug_span!("lmtp", %peer);
@@ -106,6 +111,8 @@ struct Connection<'a> {
     peer: Peer,
     envelope: Option<Envelope>,
     recipients: Vec<Recipient>,
+    /// Octets of the message that is coming in.
+    octets: u64,
     delivery: Option<Delivery>,
 }
 
@@ -181,18 +188,21 @@ impl Connection<'_> {
                 }
             }
             Event::Body(octets) => {
-                self.service.metrics.lmtp_octets_received.inc_by(octets.len() as u64);
+                self.service.metrics.lmtp.message_octets.inc_by(octets.len() as u64);
+                self.octets += octets.len() as u64;
                 if let Some(delivery) = &mut self.delivery {
                     delivery.write(&octets).await;
                 }
             }
             Event::BodyEnd { .. } => {
+                let start = Instant::now();
                 let outcomes = match self.delivery.take() {
                     Some(delivery) => delivery.finish().await,
                     None => Vec::new(),
                 };
-                for outcome in &outcomes {
-                    self.service.metrics.lmtp_deliveries.with_label_values(&[outcome_word(*outcome)]).inc();
+                self.service.metrics.lmtp.delivery_duration.observe(seconds_since(start));
+                for (recipient, outcome) in self.recipients.iter().zip(&outcomes) {
+                    self.count(recipient, *outcome);
                 }
                 let replies: Vec<_> = outcomes.into_iter().map(outcome_reply).collect();
                 self.proto.delivered(&replies, &mut self.wire.out);
@@ -206,10 +216,34 @@ impl Connection<'_> {
     fn forget(&mut self) {
         self.envelope = None;
         self.recipients.clear();
+        self.octets = 0;
         self.delivery = None;
     }
 
+    /// Counts what became of a message for one recipient.
+    fn count(&self, recipient: &Recipient, outcome: Outcome) {
+        let (metrics, word) = (&self.service.metrics, outcome_word(outcome));
+        metrics.lmtp.deliveries.with_label_values(&[word]).inc();
+        let octets = if outcome == Outcome::Delivered { self.octets } else { 0 };
+        metrics.tenants.delivery(recipient.tenant, word, octets);
+        if outcome == Outcome::OverQuota {
+            self.count_over_quota(recipient.tenant, "data");
+        }
+    }
+
+    fn count_over_quota(&self, tenant: TenantId, stage: &str) {
+        self.service.metrics.lmtp.quota_refusals.with_label_values(&[stage]).inc();
+        self.service.metrics.tenants.refusal(tenant, "quota");
+    }
+
+    /// Answers RCPT, and counts the answer.
     async fn recipient(&mut self, address: &lmtp_proto::Address) -> RecipientAnswer {
+        let answer = self.look_up(address).await;
+        self.service.metrics.lmtp.recipients.with_label_values(&[answer_word(answer)]).inc();
+        answer
+    }
+
+    async fn look_up(&mut self, address: &lmtp_proto::Address) -> RecipientAnswer {
         let Some(Ok(address)) = address.domain().map(|domain| Address::new(address.local(), domain)) else {
             return RecipientAnswer::Unknown;
         };
@@ -225,7 +259,10 @@ impl Connection<'_> {
                 RecipientAnswer::Accepted
             }
             Ok(RecipientCheck::Unknown) => RecipientAnswer::Unknown,
-            Ok(RecipientCheck::OverQuota) => RecipientAnswer::OverQuota,
+            Ok(RecipientCheck::OverQuota { tenant }) => {
+                self.count_over_quota(tenant, "rcpt");
+                RecipientAnswer::OverQuota
+            }
             Err(error) => {
                 warn!(error = &error as &dyn std::error::Error, "recipient could not be looked up");
                 RecipientAnswer::Temporary
@@ -270,6 +307,20 @@ fn outcome_reply(outcome: Outcome) -> lmtp_proto::Outcome {
         Outcome::Unknown => lmtp_proto::Outcome::Unknown,
         Outcome::StorageFull => lmtp_proto::Outcome::StorageFull,
         Outcome::Temporary => lmtp_proto::Outcome::Temporary,
+    }
+}
+
+/// The word in the metrics for the answer to RCPT.
+fn answer_word(answer: RecipientAnswer) -> &'static str {
+    match answer {
+        RecipientAnswer::Accepted => "accepted",
+        RecipientAnswer::Unknown => "unknown",
+        RecipientAnswer::OverQuota => "over_quota",
+        RecipientAnswer::TooLarge => "too_large",
+        RecipientAnswer::Disabled => "disabled",
+        RecipientAnswer::Suspended => "suspended",
+        RecipientAnswer::TooMany => "too_many",
+        RecipientAnswer::Temporary => "temporary",
     }
 }
 

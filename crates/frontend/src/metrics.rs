@@ -1,87 +1,132 @@
-//! What the frontend counts.
+//! What the frontend counts. Every name, its labels and what to make of it stand in `docs/metrics.md`, and a
+//! test holds the two together.
+
+mod lmtp;
+mod pop3;
+mod tenant;
+
+use std::time::Instant;
 
 use prometheus::{
-    IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    core::{Collector, GenericCounter},
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    core::Collector,
 };
 
-/// The frontend's metrics. Labels are fixed words, so the set of series is finite.
+pub(crate) use lmtp::LmtpMetrics;
+pub(crate) use pop3::{Listener, Pop3Metrics};
+pub use tenant::TenantSeries;
+
+/// The frontend's metrics. Labels are fixed words, so the set of series is finite; those of single tenants
+/// are off unless asked for, and bounded. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    /// POP3 connections now open.
-    pub(crate) pop3_sessions_active: IntGauge,
-    /// POP3 commands by verb.
-    pub(crate) pop3_commands: IntCounterVec,
-    /// POP3 logins by outcome.
-    pub(crate) pop3_logins: IntCounterVec,
-    /// Messages sent by RETR.
-    pub(crate) pop3_messages_retrieved: IntCounter,
-    /// Octets sent by RETR, before byte-stuffing.
-    pub(crate) pop3_octets_retrieved: IntCounter,
-    /// Sessions by how they ended.
-    pub(crate) pop3_sessions_ended: IntCounterVec,
-    /// LMTP connections now open.
-    pub(crate) lmtp_sessions_active: IntGauge,
-    /// Recipients by outcome of their delivery.
-    pub(crate) lmtp_deliveries: IntCounterVec,
-    /// Octets of messages taken in.
-    pub(crate) lmtp_octets_received: IntCounter,
+    pub(crate) pop3: Pop3Metrics,
+    pub(crate) lmtp: LmtpMetrics,
+    pub(crate) tenants: TenantSeries,
 }
 
 impl Metrics {
-    /// Registers the metrics.
+    /// Registers the metrics, without series of single tenants.
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        Self::with_tenants(registry, TenantSeries::off())
+    }
+
+    /// Registers the metrics, and counts for single tenants in `tenants`.
+    pub fn with_tenants(registry: &Registry, tenants: TenantSeries) -> Result<Self, prometheus::Error> {
+        Ok(Self { pop3: Pop3Metrics::new(registry)?, lmtp: LmtpMetrics::new(registry)?, tenants })
+    }
+}
+
+/// From a poll answered out of memory (under a millisecond) to a large message sent to a slow client.
+const DURATION_BUCKETS: [f64; 15] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// Octets that crossed the wire, TLS taken off.
+#[derive(Debug, Clone)]
+pub(crate) struct WireOctets {
+    pub(crate) received: IntCounter,
+    pub(crate) sent: IntCounter,
+}
+
+impl WireOctets {
+    fn new(registry: &Registry, protocol: &str) -> Result<Self, prometheus::Error> {
+        let new =
+            |what: &str, help: &str| counter(registry, &format!("{protocol}_{what}_octets_total"), help);
         Ok(Self {
-            pop3_sessions_active: gauge(registry, "pop3_sessions_active", "POP3 connections now open")?,
-            pop3_commands: family(registry, "pop3_commands_total", "POP3 commands by verb", "command")?,
-            pop3_logins: family(registry, "pop3_logins_total", "POP3 logins by outcome", "outcome")?,
-            pop3_messages_retrieved: counter(
-                registry,
-                "pop3_messages_retrieved_total",
-                "messages sent in full by RETR",
-            )?,
-            pop3_octets_retrieved: counter(
-                registry,
-                "pop3_octets_retrieved_total",
-                "octets of messages sent in full by RETR, before byte-stuffing",
-            )?,
-            pop3_sessions_ended: family(
-                registry,
-                "pop3_sessions_ended_total",
-                "POP3 sessions by how they ended",
-                "reason",
-            )?,
-            lmtp_sessions_active: gauge(registry, "lmtp_sessions_active", "LMTP connections now open")?,
-            lmtp_deliveries: family(
-                registry,
-                "lmtp_deliveries_total",
-                "recipients of messages by outcome of their delivery",
-                "outcome",
-            )?,
-            lmtp_octets_received: counter(
-                registry,
-                "lmtp_octets_received_total",
-                "octets of messages taken in, trace fields not included",
-            )?,
+            received: new("received", "octets read from clients, without TLS")?,
+            sent: new("sent", "octets written to clients, without TLS")?,
         })
     }
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+    registered(registry, IntCounter::new(name, help)?)
 }
 
 fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
     registered(registry, IntGauge::new(name, help)?)
 }
 
-fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
-    registered(registry, GenericCounter::new(name, help)?)
+fn gauges(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<IntGaugeVec, prometheus::Error> {
+    registered(registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
 }
 
-fn family(
+/// A family of counters with one label. Each of its `words` is shown from the start, as 0: a rate needs a
+/// first value to rise from.
+fn words(
     registry: &Registry,
     name: &str,
     help: &str,
     label: &str,
+    words: &[&str],
 ) -> Result<IntCounterVec, prometheus::Error> {
-    registered(registry, IntCounterVec::new(Opts::new(name, help), &[label])?)
+    let family = registered(registry, IntCounterVec::new(Opts::new(name, help), &[label])?)?;
+    for word in words {
+        family.with_label_values(&[word]);
+    }
+    Ok(family)
+}
+
+/// The same with two labels, and every pair of their words.
+fn pairs(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: [&str; 2],
+    words: [&[&str]; 2],
+) -> Result<IntCounterVec, prometheus::Error> {
+    let family = registered(registry, IntCounterVec::new(Opts::new(name, help), &labels)?)?;
+    for first in words[0] {
+        for second in words[1] {
+            family.with_label_values(&[first, second]);
+        }
+    }
+    Ok(family)
+}
+
+fn duration(registry: &Registry, name: &str, help: &str) -> Result<Histogram, prometheus::Error> {
+    let options = HistogramOpts::new(name, help).buckets(DURATION_BUCKETS.to_vec());
+    registered(registry, Histogram::with_opts(options)?)
+}
+
+fn durations(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    label: &str,
+    words: &[&str],
+) -> Result<HistogramVec, prometheus::Error> {
+    let options = HistogramOpts::new(name, help).buckets(DURATION_BUCKETS.to_vec());
+    let family = registered(registry, HistogramVec::new(options, &[label])?)?;
+    for word in words {
+        family.with_label_values(&[word]);
+    }
+    Ok(family)
 }
 
 fn registered<C: Collector + Clone + 'static>(
@@ -92,7 +137,13 @@ fn registered<C: Collector + Clone + 'static>(
     Ok(metric)
 }
 
+/// Seconds since `start`.
+pub(crate) fn seconds_since(start: Instant) -> f64 {
+    start.elapsed().as_secs_f64()
+}
+
 /// Counts a gauge up for as long as it lives, however it ends.
+#[derive(Debug)]
 pub(crate) struct Active(IntGauge);
 
 impl Active {

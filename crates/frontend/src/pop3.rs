@@ -13,15 +13,14 @@ use std::{sync::Arc, time::Duration};
 
 use auth::Authenticator;
 use maildrop::Maildrops;
-use pop3_proto::{Authorization, Line, LineBuffer, Policy, Tls, Verb, replies};
-use prometheus::IntCounter;
+use pop3_proto::{Authorization, LineBuffer, Policy, Tls, replies};
 use tokio::{net::TcpStream, time::Instant};
 use tracing::{Instrument as _, debug};
 
 use crate::{
     drain::DrainHandle,
     listen::{Refusal, Seat},
-    metrics::{Active, Metrics},
+    metrics::{Active, Listener, Metrics},
     stream::{Peer, Stream},
     tls::TlsIdentity,
     wire::{End, Wire},
@@ -80,8 +79,6 @@ pub struct Pop3Service {
     maildrops: Maildrops,
     tls: Option<TlsIdentity>,
     metrics: Metrics,
-    /// By verb: looked up once, as commands are many.
-    commands: Vec<IntCounter>,
 }
 
 impl Pop3Service {
@@ -95,9 +92,7 @@ impl Pop3Service {
     ) -> Self {
         let greeting = format!("{} Postern ready", config.hostname);
         let policy = Policy::new(greeting, "Postern");
-        let commands =
-            Verb::ALL.iter().map(|v| metrics.pop3_commands.with_label_values(&[v.as_str()])).collect();
-        Self { config, policy, authenticator, maildrops, tls, metrics, commands }
+        Self { config, policy, authenticator, maildrops, tls, metrics }
     }
 
     /// Serves a connection that begins in the clear. Without a seat it is told so and closed.
@@ -109,7 +104,7 @@ impl Pop3Service {
         drain: DrainHandle,
     ) {
         if seat.is_err() {
-            let mut wire = Wire::new(stream, drain, self.config.write_timeout);
+            let mut wire = self.wire(stream, drain);
             replies::too_many_connections(&mut wire.out);
             self.ended("too_many_connections");
             return wire.close(true).await;
@@ -117,7 +112,7 @@ impl Pop3Service {
         // A Unix socket needs no TLS, and has none.
         let offered = self.tls.is_some() && matches!(stream, Stream::Tcp(_));
         let tls = if offered { Tls::Available } else { Tls::Unavailable };
-        self.run(stream, peer, tls, drain).await;
+        self.run(stream, peer, Listener::Pop3, tls, drain).await;
         drop(seat);
     }
 
@@ -133,8 +128,12 @@ impl Pop3Service {
         // Boxed, as all that happens once per session is: an idle session's task keeps room for the
         // largest of what it may ever wait for.
         match Box::pin(tls.accept(stream)).await {
-            Ok(stream) => self.run(stream, peer, Tls::Active, drain).await,
+            Ok(stream) => {
+                self.metrics.pop3.handshake(Listener::Pop3s, Ok(stream.tls_version()));
+                self.run(stream, peer, Listener::Pop3s, Tls::Active, drain).await;
+            }
             Err(error) => {
+                self.metrics.pop3.handshake(Listener::Pop3s, Err(&error));
                 debug!(%peer, %error, "TLS handshake failed");
                 self.ended("tls_failed");
             }
@@ -142,8 +141,7 @@ impl Pop3Service {
         drop(seat);
     }
 
-    async fn run(&self, stream: Stream, peer: Peer, tls: Tls, drain: DrainHandle) {
-        let _active = Active::new(&self.metrics.pop3_sessions_active);
+    async fn run(&self, stream: Stream, peer: Peer, listener: Listener, tls: Tls, drain: DrainHandle) {
         let plaintext_login = match self.config.plaintext_auth {
             PlaintextAuth::Never => false,
             PlaintextAuth::Loopback => peer.is_local(),
@@ -152,7 +150,9 @@ impl Pop3Service {
         let policy = Policy { tls, plaintext_login, ..self.policy.clone() };
         let session = Session {
             service: self,
-            wire: Wire::new(stream, drain, self.config.write_timeout),
+            active: self.metrics.pop3.active(listener, stream.tls_version()),
+            listener,
+            wire: self.wire(stream, drain),
             lines: LineBuffer::default(),
             login_deadline: Instant::now() + self.config.login_timeout * LOGIN_TIMEOUTS,
         };
@@ -160,21 +160,21 @@ impl Pop3Service {
         session.run(Authorization::new(policy)).instrument(span).await;
     }
 
-    fn ended(&self, reason: &'static str) {
-        self.metrics.pop3_sessions_ended.with_label_values(&[reason]).inc();
+    fn wire(&self, stream: Stream, drain: DrainHandle) -> Wire {
+        Wire::new(stream, drain, self.config.write_timeout, self.metrics.pop3.octets.clone())
     }
 
-    /// Counts a command.
-    fn count(&self, line: Line<'_>) {
-        if let Some(counter) = self.commands.get(Verb::of(line) as usize) {
-            counter.inc();
-        }
+    fn ended(&self, reason: &'static str) {
+        self.metrics.pop3.sessions_ended.with_label_values(&[reason]).inc();
     }
 }
 
 /// One connection.
 struct Session<'a> {
     service: &'a Pop3Service,
+    /// Counts it among those now open.
+    active: Active,
+    listener: Listener,
     wire: Wire,
     lines: LineBuffer,
     /// However talkative a stranger is: by then it has logged in.

@@ -53,6 +53,18 @@ impl std::fmt::Display for Peer {
 }
 
 impl Stream {
+    /// The version of TLS agreed on, or `none`.
+    pub(crate) fn tls_version(&self) -> &'static str {
+        match self {
+            Self::Tls(stream) => match stream.get_ref().1.protocol_version() {
+                Some(rustls::ProtocolVersion::TLSv1_2) => "1.2",
+                // Nothing older or newer is configured.
+                _ => "1.3",
+            },
+            Self::Tcp(_) | Self::Unix(_) => "none",
+        }
+    }
+
     /// Reads what is there, once something is, and hands it to `take`. Returns how many octets that were;
     /// 0 at the end of the stream.
     pub(crate) async fn read_with(&mut self, mut take: impl FnMut(&[u8])) -> io::Result<usize> {

@@ -4,7 +4,7 @@ use std::{io, time::Duration};
 
 use tokio::io::AsyncWriteExt as _;
 
-use crate::{drain::DrainHandle, stream::Stream};
+use crate::{drain::DrainHandle, metrics::WireOctets, stream::Stream};
 
 /// Replies are gathered up to this before they are written: enough to fill a few segments. A client that does
 /// not read costs this, one chunk of a message (64 KiB), and what the blob store holds of it (P6).
@@ -43,11 +43,46 @@ pub(crate) struct Wire {
     drain: DrainHandle,
     /// Longest time without progress while writing.
     write_timeout: Duration,
+    octets: WireOctets,
+    /// Where in `out` the reply to the command under way begins, or its first octet, once that was written.
+    reply: Reply,
+}
+
+/// Of the reply to the command under way, the octet that tells good from bad (RFC 1939 §3).
+#[derive(Debug, Clone, Copy)]
+enum Reply {
+    At(usize),
+    Began(u8),
 }
 
 impl Wire {
-    pub(crate) fn new(stream: Stream, drain: DrainHandle, write_timeout: Duration) -> Self {
-        Self { stream: Some(stream), out: Vec::new(), drain, write_timeout }
+    pub(crate) fn new(
+        stream: Stream,
+        drain: DrainHandle,
+        write_timeout: Duration,
+        octets: WireOctets,
+    ) -> Self {
+        let reply = Reply::At(0);
+        Self { stream: Some(stream), out: Vec::new(), drain, write_timeout, octets, reply }
+    }
+
+    /// The encrypted stream's version of TLS, or `none`.
+    pub(crate) fn tls_version(&self) -> &'static str {
+        self.stream.as_ref().map_or("none", Stream::tls_version)
+    }
+
+    /// What is gathered from here on is the reply to a command.
+    pub(crate) fn begin_reply(&mut self) {
+        self.reply = Reply::At(self.out.len());
+    }
+
+    /// Whether the reply to the command began with `+`. It may have been written already.
+    pub(crate) fn reply_is_good(&self) -> bool {
+        let first = match self.reply {
+            Reply::At(at) => self.out.get(at).copied(),
+            Reply::Began(first) => Some(first),
+        };
+        first == Some(b'+')
     }
 
     /// Puts another stream in the place of this one: made from it, or none when that failed.
@@ -76,7 +111,10 @@ impl Wire {
         let stream = self.stream.as_mut().ok_or_else(not_connected)?;
         match tokio::time::timeout(idle, stream.read_with(take)).await {
             Ok(Ok(0)) => Err(End::Gone(io::ErrorKind::UnexpectedEof.into())),
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(octets)) => {
+                self.octets.received.inc_by(octets as u64);
+                Ok(())
+            }
             Ok(Err(error)) => Err(End::Gone(error)),
             Err(_) => Err(End::Idle),
         }
@@ -111,6 +149,7 @@ impl Wire {
         let goodbye = async {
             if !out.is_empty() {
                 stream.write_all(&out).await?;
+                self.octets.sent.inc_by(out.len() as u64);
             }
             stream.shutdown().await?;
             let mut left = LINGER_OCTETS;
@@ -133,10 +172,16 @@ impl Wire {
             let written = tokio::time::timeout(self.write_timeout, stream.write(rest)).await;
             match written.map_err(|_| End::Stalled)?? {
                 0 => return Err(End::Gone(io::ErrorKind::WriteZero.into())),
-                octets => rest = &rest[octets..],
+                octets => {
+                    self.octets.sent.inc_by(octets as u64);
+                    rest = &rest[octets..];
+                }
             }
         }
         tokio::time::timeout(self.write_timeout, stream.flush()).await.map_err(|_| End::Stalled)??;
+        if let Reply::At(at) = self.reply {
+            self.reply = self.out.get(at).map_or(Reply::At(0), |first| Reply::Began(*first));
+        }
         self.out.clear();
         Ok(())
     }

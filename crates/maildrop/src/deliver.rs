@@ -45,7 +45,10 @@ pub enum RecipientCheck {
     /// Nobody has this address.
     Unknown,
     /// The mailbox is full, or the message's announced size does not fit in.
-    OverQuota,
+    OverQuota {
+        /// The mailbox's tenant.
+        tenant: TenantId,
+    },
 }
 
 /// A message about to come in.
@@ -96,7 +99,7 @@ impl Deliveries {
         let found = self.directory.all_tenants_recipients(std::slice::from_ref(&address)).await?;
         let Some(Some(found)) = found.into_iter().next() else { return Ok(RecipientCheck::Unknown) };
         if found.free_octets.is_some_and(|free| free == 0 || announced.unwrap_or(0) > free) {
-            return Ok(RecipientCheck::OverQuota);
+            return Ok(RecipientCheck::OverQuota { tenant: found.tenant });
         }
         Ok(RecipientCheck::Accepted(Recipient { tenant: found.tenant, mailbox: found.mailbox, address }))
     }

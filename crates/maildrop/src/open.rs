@@ -177,6 +177,16 @@ pub struct OpenMaildrop {
 }
 
 impl OpenMaildrop {
+    /// The mailbox's tenant.
+    pub fn tenant_id(&self) -> TenantId {
+        self.tenant
+    }
+
+    /// The mailbox.
+    pub fn mailbox_id(&self) -> MailboxId {
+        self.mailbox
+    }
+
     /// Messages and octets: what the drop listing says (RFC 1939 §5, STAT).
     pub fn totals(&self) -> (u64, u64) {
         match &self.listing {

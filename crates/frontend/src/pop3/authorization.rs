@@ -1,12 +1,13 @@
 //! AUTHORIZATION: until somebody is who they say, and holds their maildrop's lock.
 
+use std::time::Instant;
+
 use auth::{AuthError, Password};
-use maildrop::{OpenError, OpenMaildrop};
+use maildrop::{OpenError, OpenMaildrop, TenantId};
 use pop3_proto::{
     Authorization, AuthorizationStep, CloseReason, Credentials, DropListing, Login, Refusal, StartTls, Tls,
-    Transaction,
+    Transaction, Verb,
 };
-use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::Session;
@@ -23,10 +24,11 @@ pub(super) enum Authorized {
 impl Session<'_> {
     pub(super) async fn authorize(&mut self, mut state: Authorization) -> Result<Authorized, End> {
         loop {
-            let step = loop {
+            let (command, step) = loop {
                 if let Some(line) = self.lines.next_line() {
-                    self.service.count(line);
-                    break state.line(line, &mut self.wire.out);
+                    let command = self.service.metrics.pop3.command(Verb::of(line));
+                    self.wire.begin_reply();
+                    break (command, state.line(line, &mut self.wire.out));
                 }
                 // TLS on the plain port may never bring a line end; nothing is said to it (DESIGN, notes 29).
                 if self.lines.is_tls_client_hello() && state.policy().tls != Tls::Active {
@@ -36,7 +38,7 @@ impl Session<'_> {
                 if self.wire.is_closing() {
                     return Err(End::Closing);
                 }
-                let left = self.login_deadline.saturating_duration_since(Instant::now());
+                let left = self.login_deadline.saturating_duration_since(tokio::time::Instant::now());
                 // Asked for by itself: octets that are there already are read even where no time is left.
                 if left.is_zero() {
                     return Err(End::Idle);
@@ -47,7 +49,10 @@ impl Session<'_> {
                 AuthorizationStep::Continue(state) => state,
                 AuthorizationStep::Login(login, credentials) => {
                     match Box::pin(self.log_in(login, credentials)).await {
-                        Ok(authorized) => return Ok(authorized),
+                        Ok(authorized) => {
+                            command.done(true);
+                            return Ok(authorized);
+                        }
                         Err(AuthorizationStep::Continue(state)) => state,
                         Err(step) => return Ok(Authorized::Closed(reason_of(&step))),
                     }
@@ -56,8 +61,12 @@ impl Session<'_> {
                     Some(state) => state,
                     None => return Ok(Authorized::Closed("tls_failed")),
                 },
-                step @ AuthorizationStep::Close(_) => return Ok(Authorized::Closed(reason_of(&step))),
+                step @ AuthorizationStep::Close(_) => {
+                    command.done(self.wire.reply_is_good());
+                    return Ok(Authorized::Closed(reason_of(&step)));
+                }
             };
+            command.done(self.wire.reply_is_good());
             self.wire.flush_if_full().await?;
         }
     }
@@ -68,9 +77,12 @@ impl Session<'_> {
         login: Login,
         credentials: Credentials,
     ) -> Result<Authorized, AuthorizationStep> {
-        let (refusal, outcome) = match self.open(&credentials).await {
+        let start = Instant::now();
+        let metrics = &self.service.metrics;
+        let refused = match self.open(&credentials).await {
             Ok(maildrop) => {
-                self.count_login("ok");
+                metrics.pop3.login("ok", start);
+                metrics.tenants.login(maildrop.tenant_id(), "ok");
                 let (messages, octets) = maildrop.totals();
                 let messages = u32::try_from(messages).unwrap_or(u32::MAX);
                 let transaction = login.accept(DropListing { messages, octets }, &mut self.wire.out);
@@ -78,39 +90,42 @@ impl Session<'_> {
             }
             Err(refused) => refused,
         };
-        self.count_login(outcome);
-        Err(login.refuse(refusal, &mut self.wire.out))
+        metrics.pop3.login(refused.outcome, start);
+        if let Some(tenant) = refused.tenant {
+            metrics.tenants.login(tenant, refused.outcome);
+        }
+        Err(login.refuse(refused.refusal, &mut self.wire.out))
     }
 
-    async fn open(&self, credentials: &Credentials) -> Result<OpenMaildrop, (Refusal, &'static str)> {
+    async fn open(&self, credentials: &Credentials) -> Result<OpenMaildrop, Refused> {
         let password = Password::new(credentials.password.expose().to_vec());
         let authenticator = &self.service.authenticator;
-        let mut verified =
-            authenticator.verify(&credentials.login, &password).await.map_err(|e| refused(&e))?;
+        let mut verified = authenticator.verify(&credentials.login, &password).await.map_err(refused)?;
         loop {
+            let start = Instant::now();
             let maildrops = &self.service.maildrops;
-            match maildrops.open(verified.tenant, verified.mailbox, verified.credential_version).await {
+            let opened = maildrops.open(verified.tenant, verified.mailbox, verified.credential_version).await;
+            self.service.metrics.pop3.opened(open_outcome(&opened), start);
+            let refused_with = |refusal, outcome| Refused { refusal, outcome, tenant: Some(verified.tenant) };
+            match opened {
                 Ok(maildrop) => return Ok(maildrop),
-                Err(OpenError::InUse) => return Err((Refusal::InUse, "in_use")),
+                Err(OpenError::InUse) => {
+                    self.service.metrics.pop3.lock_conflicts.inc();
+                    return Err(refused_with(Refusal::InUse, "in_use"));
+                }
                 // What was remembered is no longer so: ask the directory.
                 Err(OpenError::Stale) if verified.remembered => {
-                    verified = authenticator
-                        .verify_again(&credentials.login, &password)
-                        .await
-                        .map_err(|e| refused(&e))?;
+                    verified =
+                        authenticator.verify_again(&credentials.login, &password).await.map_err(refused)?;
                 }
                 // Changed between two statements: the client may simply try again.
-                Err(OpenError::Stale) => return Err((Refusal::Temporary, "unavailable")),
+                Err(OpenError::Stale) => return Err(refused_with(Refusal::Temporary, "unavailable")),
                 Err(OpenError::Index(error)) => {
                     warn!(error = &error as &dyn std::error::Error, "maildrop could not be opened");
-                    return Err((Refusal::Temporary, "unavailable"));
+                    return Err(refused_with(Refusal::Temporary, "unavailable"));
                 }
             }
         }
-    }
-
-    fn count_login(&self, outcome: &'static str) {
-        self.service.metrics.pop3_logins.with_label_values(&[outcome]).inc();
     }
 
     /// Encrypts the connection. `None` when that failed and there is nothing left to talk over.
@@ -129,10 +144,14 @@ impl Session<'_> {
         };
         match self.wire.replace_stream(upgrade).await {
             Ok(()) => {
+                let (metrics, version) = (&self.service.metrics.pop3, self.wire.tls_version());
+                metrics.handshake(self.listener, Ok(version));
+                self.active = metrics.active(self.listener, version);
                 self.lines = pop3_proto::LineBuffer::default();
                 Ok(Some(handshake.established()))
             }
             Err(error) => {
+                self.service.metrics.pop3.handshake(self.listener, Err(&error));
                 debug!(%error, "TLS handshake failed");
                 Ok(None)
             }
@@ -140,17 +159,38 @@ impl Session<'_> {
     }
 }
 
-/// What a client is told of a login that failed, and what is counted.
-fn refused(error: &AuthError) -> (Refusal, &'static str) {
+/// A login that failed.
+struct Refused {
+    /// What the client is told.
+    refusal: Refusal,
+    /// What is counted.
+    outcome: &'static str,
+    /// Whom it is counted for, if that is known. The client is not told.
+    tenant: Option<TenantId>,
+}
+
+fn refused(error: AuthError) -> Refused {
     match error {
-        AuthError::BadCredentials => (Refusal::BadCredentials, "bad_credentials"),
+        AuthError::BadCredentials { tenant } => {
+            Refused { refusal: Refusal::BadCredentials, outcome: "bad_credentials", tenant }
+        }
         AuthError::Unavailable(source) => {
             warn!(
                 error = source.as_ref().map(|e| e as &dyn std::error::Error),
                 "login could not be verified"
             );
-            (Refusal::Temporary, "unavailable")
+            Refused { refusal: Refusal::Temporary, outcome: "unavailable", tenant: None }
         }
+    }
+}
+
+/// The word in the metrics for what became of opening a maildrop.
+fn open_outcome(opened: &Result<OpenMaildrop, OpenError>) -> &'static str {
+    match opened {
+        Ok(_) => "ok",
+        Err(OpenError::InUse) => "in_use",
+        Err(OpenError::Stale) => "stale",
+        Err(OpenError::Index(_)) => "unavailable",
     }
 }
 

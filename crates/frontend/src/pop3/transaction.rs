@@ -1,9 +1,10 @@
 //! TRANSACTION and UPDATE: what is in the maildrop, and what shall no longer be.
 
 use futures_util::StreamExt as _;
-use maildrop::{CommitError, OpenMaildrop, RetrieveError, Retrieved};
+use maildrop::{CommitError, OpenMaildrop, RetrieveError, Retrieved, TenantId};
 use pop3_proto::{
-    ByteStuffer, DropListing, MessageNumber, Request, TopLimit, Transaction, TransactionStep, Update, replies,
+    ByteStuffer, DropListing, MessageNumber, Request, TopLimit, Transaction, TransactionStep, Update, Verb,
+    replies,
 };
 use tracing::{error, warn};
 
@@ -19,10 +20,11 @@ impl Session<'_> {
         mut maildrop: Box<OpenMaildrop>,
     ) -> Result<&'static str, End> {
         loop {
-            let step = loop {
+            let (command, step) = loop {
                 if let Some(line) = self.lines.next_line() {
-                    self.service.count(line);
-                    break state.line(line, &mut self.wire.out);
+                    let command = self.service.metrics.pop3.command(Verb::of(line));
+                    self.wire.begin_reply();
+                    break (command, state.line(line, &mut self.wire.out));
                 }
                 if self.wire.is_closing() {
                     return Err(End::Closing);
@@ -35,9 +37,14 @@ impl Session<'_> {
                     Box::pin(self.answer(&mut state, &mut maildrop, request)).await?;
                     state
                 }
-                TransactionStep::Quit(update) => return Box::pin(self.update(update, *maildrop)).await,
+                TransactionStep::Quit(update) => {
+                    let reason = Box::pin(self.update(update, *maildrop)).await;
+                    command.done(self.wire.reply_is_good());
+                    return Ok(reason);
+                }
                 TransactionStep::Close(reason) => return Ok(close_reason(reason)),
             };
+            command.done(self.wire.reply_is_good());
             self.wire.flush_if_full().await?;
         }
     }
@@ -80,7 +87,7 @@ impl Session<'_> {
                 Ok(())
             }
             Request::Retrieve(number) => match maildrop.retrieve(number.index()).await {
-                Ok(retrieved) => self.send_whole(retrieved).await,
+                Ok(retrieved) => self.send_whole(maildrop.tenant_id(), retrieved).await,
                 Err(error) => {
                     self.refuse(&error);
                     Ok(())
@@ -144,7 +151,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    async fn send_whole(&mut self, mut retrieved: Retrieved) -> Result<(), End> {
+    async fn send_whole(&mut self, tenant: TenantId, mut retrieved: Retrieved) -> Result<(), End> {
         replies::retrieve_header(retrieved.octets, &mut self.wire.out);
         let mut stuffer = ByteStuffer::new();
         stuffer.push(retrieved.prefix.as_bytes(), &mut self.wire.out);
@@ -161,8 +168,10 @@ impl Session<'_> {
             return Err(End::Gone(std::io::ErrorKind::InvalidData.into()));
         }
         stuffer.finish(&mut self.wire.out);
-        self.service.metrics.pop3_messages_retrieved.inc();
-        self.service.metrics.pop3_octets_retrieved.inc_by(sent);
+        let metrics = &self.service.metrics;
+        metrics.pop3.messages_retrieved.inc();
+        metrics.pop3.octets_retrieved.inc_by(sent);
+        metrics.tenants.retrieved(tenant, sent);
         Ok(())
     }
 
@@ -193,11 +202,12 @@ impl Session<'_> {
     }
 
     /// UPDATE (RFC 1939 §6): `+OK` only after the commit (P2).
-    async fn update(&mut self, update: Update, maildrop: OpenMaildrop) -> Result<&'static str, End> {
+    async fn update(&mut self, update: Update, maildrop: OpenMaildrop) -> &'static str {
         match maildrop.commit(update.deleted().map(MessageNumber::index)).await {
             Ok(()) => {
+                self.service.metrics.pop3.messages_deleted.inc_by(update.deleted().count() as u64);
                 update.committed(&mut self.wire.out);
-                Ok("quit")
+                "quit"
             }
             Err(error) => {
                 match &error {
@@ -207,7 +217,7 @@ impl Session<'_> {
                     }
                 }
                 update.failed(&mut self.wire.out);
-                Ok("commit_failed")
+                "commit_failed"
             }
         }
     }
