@@ -5,6 +5,7 @@ mod lmtp;
 mod node;
 mod pop3;
 mod stores;
+pub(crate) mod tls;
 
 use std::{
     process::{Command, Output},

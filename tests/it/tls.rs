@@ -3,16 +3,15 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
     process::Command,
-    sync::Arc,
     time::Duration,
 };
 
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, pki_types::ServerName};
-use rustls_pki_types::{CertificateDer, pem::PemObject as _};
-
-use crate::support::{Node, NodeOptions, Pop3, deliver, message, run, write_certificate};
+use crate::support::{
+    Node, NodeOptions, Pop3, deliver, message, run,
+    tls::{client, connect, encrypt, line},
+    write_certificate,
+};
 
 fn node() -> (Node, String) {
     let options = NodeOptions {
@@ -21,36 +20,6 @@ fn node() -> (Node, String) {
         ..NodeOptions::embedded()
     };
     Node::start(&options).with_mailbox("a")
-}
-
-fn client(node: &Node, versions: &[&'static rustls::SupportedProtocolVersion]) -> Arc<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(node.dir.path().join("cert.pem")).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
-    Arc::new(config.with_root_certificates(roots).with_no_client_auth())
-}
-
-fn encrypt(config: &Arc<ClientConfig>, stream: TcpStream) -> StreamOwned<ClientConnection, TcpStream> {
-    let name = ServerName::try_from("localhost").unwrap();
-    StreamOwned::new(ClientConnection::new(Arc::clone(config), name).unwrap(), stream)
-}
-
-fn connect(addr: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(addr).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    stream
-}
-
-/// Reads a line from a stream that something else will take over after it: not an octet more.
-fn line(stream: &mut TcpStream) -> String {
-    let mut line = Vec::new();
-    while !line.ends_with(b"\r\n") {
-        let mut octet = [0];
-        stream.read_exact(&mut octet).unwrap();
-        line.push(octet[0]);
-    }
-    String::from_utf8(line).unwrap()
 }
 
 #[test]

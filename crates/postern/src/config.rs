@@ -37,6 +37,7 @@ pub(crate) struct Config {
     pub(crate) cluster: Cluster,
     pub(crate) auth: Auth,
     pub(crate) log: Log,
+    pub(crate) metrics: Metrics,
 }
 
 /// POP3 in the clear, with STLS where there is a certificate.
@@ -363,6 +364,22 @@ impl Default for Auth {
             hashes_max: None,
             argon2_memory_kib: None,
         }
+    }
+}
+
+/// What `/metrics` shows.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Metrics {
+    /// Whether there are series of single tenants. Default: no: each tenant has some ten.
+    pub(crate) tenant_series: bool,
+    /// How many tenants have series of their own; the others share one label. Default: 1,000.
+    pub(crate) tenant_series_max: usize,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { tenant_series: false, tenant_series_max: 1000 }
     }
 }
 

@@ -6,6 +6,7 @@ mod config;
 mod dev;
 mod files;
 mod logging;
+mod observed;
 mod serve;
 mod wiring;
 

@@ -6,10 +6,9 @@ use admin_api::AdminApi;
 use anyhow::Context as _;
 use frontend::{
     Bound, Drain, Limits, ListenAddr, LmtpConfig, LmtpService, Metrics, Pop3Config, Pop3Service, Server,
-    TlsIdentity,
+    TenantSeries, TlsIdentity,
 };
 use maildrop::port::SystemClock;
-use prometheus::Registry;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -61,8 +60,6 @@ impl Node {
     /// Binds every listener, says that the node lives, and begins to serve.
     pub(crate) async fn start(config: Config, parts: Parts) -> anyhow::Result<Self> {
         let tls = config.tls_identity()?;
-        let registry = Registry::new();
-        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         let mut node = Self {
             config,
             parts,
@@ -80,7 +77,7 @@ impl Node {
         // A lock taken by a node nobody knows to be alive could be taken over at once.
         node.parts.store.index.heartbeat(node.parts.node, &name, ttl).await?;
         node.heartbeat = Some(node.spawn_heartbeat(name.clone(), ttl));
-        node.serve(bound, &name, &registry)?;
+        node.serve(bound, &name)?;
         info!(node = %node.parts.node, name, listening = ?node.listening, "node serves");
         Ok(node)
     }
@@ -180,13 +177,13 @@ impl Node {
         Ok(bound)
     }
 
-    fn serve(
-        &self,
-        bound: Vec<(Kind, BoundListener)>,
-        name: &str,
-        registry: &Registry,
-    ) -> anyhow::Result<()> {
-        let metrics = Metrics::new(registry)?;
+    fn serve(&self, bound: Vec<(Kind, BoundListener)>, name: &str) -> anyhow::Result<()> {
+        let registry = &self.parts.registry;
+        let tenants = match &self.config.metrics {
+            config if config.tenant_series => TenantSeries::new(registry, config.tenant_series_max)?,
+            _ => TenantSeries::off(),
+        };
+        let metrics = Metrics::with_tenants(registry, tenants)?;
         let (pop3, lmtp) = (Arc::new(self.pop3(name, &metrics)), Arc::new(self.lmtp(name, &metrics)));
         let pop3_limits = Limits {
             connections_max: self.config.pop3.connections_max,
@@ -205,7 +202,7 @@ impl Node {
                 (Kind::Lmtp, BoundListener::Mail(bound)) => {
                     Server::Lmtp(Arc::clone(&lmtp)).start(bound, lmtp_limits, &drain);
                 }
-                (_, BoundListener::Admin(listener)) => self.serve_admin(listener, registry)?,
+                (_, BoundListener::Admin(listener)) => self.serve_admin(listener)?,
                 (Kind::Admin, BoundListener::Mail(_)) => {}
             }
         }
@@ -240,7 +237,7 @@ impl Node {
         LmtpService::new(config, self.parts.deliveries.clone(), metrics.clone())
     }
 
-    fn serve_admin(&self, listener: TcpListener, registry: &Registry) -> anyhow::Result<()> {
+    fn serve_admin(&self, listener: TcpListener) -> anyhow::Result<()> {
         let token = self.config.admin_token()?.context("admin.token_file is missing")?;
         let drain = self.drain.handle();
         let api = AdminApi {
@@ -250,7 +247,7 @@ impl Node {
             hasher: self.parts.hasher.clone(),
             clock: Arc::new(SystemClock),
             token,
-            registry: registry.clone(),
+            registry: self.parts.registry.clone(),
             draining: Arc::new(move || drain.is_draining()),
             manages: self.config.has_role(Role::Admin),
         };

@@ -14,10 +14,12 @@ use maildrop::{
     Deliveries, Maildrops, NodeId, Releaser, TenantCache,
     port::{BlobError, BlobStore},
 };
+use prometheus::{IntGauge, Opts, Registry, process_collector::ProcessCollector};
 
 use crate::{
     config::{BlobKind, Checksum, Config},
     files,
+    observed::{self, ObservedBlobStore, ObservedDirectory, ObservedIndex, ObservedObjects},
 };
 
 /// The master key is not the one this index was started with.
@@ -54,6 +56,8 @@ pub(crate) fn index_place(config: &Config) -> anyhow::Result<IndexPlace> {
 /// The adapters and services of a node.
 pub(crate) struct Parts {
     pub(crate) node: NodeId,
+    /// What `/metrics` shows.
+    pub(crate) registry: Registry,
     pub(crate) store: Store,
     pub(crate) blob: Arc<dyn BlobStore>,
     pub(crate) hasher: Hasher,
@@ -76,12 +80,17 @@ impl Parts {
                 Arc::new(Sqlite::open_url(&url).await.context("open the index")?).into()
             }
         };
+        let registry = registry()?;
+        let store = Store {
+            index: Arc::new(ObservedIndex::new(store.index, &registry)?),
+            directory: Arc::new(ObservedDirectory::new(store.directory, &registry)?),
+        };
         let master_key = master_key(config)?;
         let check = master_key.check_value();
         if store.index.key_check(&check).await? != check {
             return Err(WrongKey.into());
         }
-        let blob = blob_store(config, master_key).await?;
+        let blob = blob_store(config, master_key, &registry).await?;
         let tenants = TenantCache::new(Arc::clone(&store.directory));
         let node = NodeId::generate();
         let (releaser, _) = Releaser::start(Arc::clone(&store.index));
@@ -91,9 +100,11 @@ impl Parts {
             memory_kib: config.auth.argon2_memory_kib.unwrap_or(defaults.memory_kib),
             ..defaults
         })?;
+        queues(&registry, &releaser, &hasher)?;
         let verified = VerifiedCache::new(config.auth.verified_max, config.auth.verified_ttl);
         Ok(Self {
             node,
+            registry,
             authenticator: Authenticator::new(Arc::clone(&store.directory), hasher.clone(), verified),
             maildrops: Maildrops::new(
                 Arc::clone(&store.index),
@@ -130,8 +141,46 @@ fn master_key(config: &Config) -> anyhow::Result<MasterKey> {
     MasterKey::parse(&text).with_context(|| path.display().to_string())
 }
 
-async fn blob_store(config: &Config, master_key: MasterKey) -> anyhow::Result<Arc<dyn BlobStore>> {
+/// A registry with what there is to say of every process.
+fn registry() -> anyhow::Result<Registry> {
+    let registry = Registry::new();
+    registry.register(Box::new(ProcessCollector::for_self()))?;
+    let build = Opts::new("postern_build_info", "always 1; the version that runs");
+    let build = IntGauge::with_opts(build.const_label("version", env!("CARGO_PKG_VERSION")))?;
+    build.set(1);
+    registry.register(Box::new(build))?;
+    Ok(registry)
+}
+
+/// What waits inside this node.
+fn queues(registry: &Registry, releaser: &Releaser, hasher: &Hasher) -> Result<(), prometheus::Error> {
+    let pending = releaser.pending();
+    observed::gauge(
+        registry,
+        "postern_releaser_pending",
+        "locks of ended sessions still to be given back",
+        move || pending() as f64,
+    )?;
+    let of_waiting = hasher.clone();
+    observed::gauge(
+        registry,
+        "postern_hasher_waiting",
+        "passwords that wait to be hashed or verified",
+        move || of_waiting.stats().waiting as f64,
+    )?;
+    let of_running = hasher.clone();
+    observed::gauge(registry, "postern_hasher_running", "passwords being hashed or verified", move || {
+        of_running.stats().in_use as f64
+    })
+}
+
+async fn blob_store(
+    config: &Config,
+    master_key: MasterKey,
+    registry: &Registry,
+) -> anyhow::Result<Arc<dyn BlobStore>> {
     let objects = object_store(config).await.context("open the blob store")?;
+    let objects = Arc::new(ObservedObjects::new(objects, registry)?);
     let layout = BlobLayout::new(&config.blob.prefix)?;
     let packs = Packs::new(
         objects,
@@ -151,7 +200,7 @@ async fn blob_store(config: &Config, master_key: MasterKey) -> anyhow::Result<Ar
         Err(error @ BlobError::Unavailable(_)) => tracing::warn!(%error, "blob store does not answer yet"),
         Err(error) => return Err(error).context("open the blob store"),
     }
-    Ok(Arc::new(packs))
+    Ok(Arc::new(ObservedBlobStore::new(Arc::new(packs), registry)?))
 }
 
 async fn object_store(config: &Config) -> anyhow::Result<Arc<dyn ObjectStore>> {

@@ -13,7 +13,7 @@ use anyhow::bail;
 use crate::{layout::Layout, sys};
 
 /// The programs the tests use, and the Debian packages that bring them.
-const MAIL_TOOLS: [(&str, &str); 9] = [
+const MAIL_TOOLS: [(&str, &str); 10] = [
     ("curl", "curl"),
     ("python3", "python3"),
     ("fetchmail", "fetchmail"),
@@ -23,6 +23,7 @@ const MAIL_TOOLS: [(&str, &str); 9] = [
     ("kill", "procps"),
     ("unshare", "util-linux"),
     ("postfix", "postfix"),
+    ("promtool", "prometheus"),
 ];
 
 /// What the servers are started from.

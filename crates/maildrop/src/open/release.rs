@@ -1,6 +1,12 @@
 //! Locks that could not be given back at once are given back here, for as long as it takes.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::sync::mpsc;
@@ -25,6 +31,8 @@ type Lock = (TenantId, MailboxId, LockToken, bool);
 #[derive(Clone, Debug)]
 pub struct Releaser {
     queue: mpsc::UnboundedSender<Lock>,
+    /// Locks taken over and not yet given back.
+    pending: Arc<AtomicUsize>,
 }
 
 impl Releaser {
@@ -32,28 +40,42 @@ impl Releaser {
     /// queue is empty; the handle that comes back waits for that.
     pub fn start(index: Arc<dyn Index>) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, locks) = mpsc::unbounded_channel();
-        (Self { queue }, tokio::spawn(run(index, locks)))
+        let pending = Arc::new(AtomicUsize::new(0));
+        (Self { queue, pending: Arc::clone(&pending) }, tokio::spawn(run(index, locks, pending)))
+    }
+
+    /// Tells, whenever it is called, how many locks are still to be given back. It is no handle: the task
+    /// ends without waiting for it to be dropped.
+    pub fn pending(&self) -> impl Fn() -> usize + Send + Sync + use<> {
+        let pending = Arc::clone(&self.pending);
+        move || pending.load(Ordering::Relaxed)
     }
 
     /// Takes a lock over. `doubtful`: the statement that should take it was given up on and may yet run.
     pub(crate) fn hand_over(&self, tenant: TenantId, mailbox: MailboxId, token: LockToken, doubtful: bool) {
         // The task lives as long as a handle does; at process end the node's retirement frees the lock.
+        self.pending.fetch_add(1, Ordering::Relaxed);
         let _ = self.queue.send((tenant, mailbox, token, doubtful));
     }
 }
 
-async fn run(index: Arc<dyn Index>, mut locks: mpsc::UnboundedReceiver<Lock>) {
+async fn run(index: Arc<dyn Index>, mut locks: mpsc::UnboundedReceiver<Lock>, pending: Arc<AtomicUsize>) {
     let mut under_way = FuturesUnordered::new();
+    let released = || {
+        pending.fetch_sub(1, Ordering::Relaxed);
+    };
     loop {
         tokio::select! {
             lock = locks.recv(), if under_way.len() < CONCURRENT_MAX => match lock {
                 Some(lock) => under_way.push(release(&*index, lock)),
                 None => break,
             },
-            Some(()) = under_way.next() => {}
+            Some(()) = under_way.next() => released(),
         }
     }
-    while under_way.next().await.is_some() {}
+    while under_way.next().await.is_some() {
+        released();
+    }
 }
 
 async fn release(index: &dyn Index, (tenant, mailbox, token, doubtful): Lock) {

@@ -1,0 +1,137 @@
+//! What is asked of index, directory, blob store and object store, counted and timed: each decorator stands
+//! before a port and changes nothing. Names and labels are explained in `docs/metrics.md`.
+//!
+//! A new method of a port takes one line here: its name, and the call.
+
+mod blob_store;
+mod directory;
+mod index;
+mod objects;
+
+use std::{future::Future, time::Instant};
+
+use maildrop::port::{BlobError, IndexError};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, PullingGauge, Registry};
+
+pub(crate) use blob_store::ObservedBlobStore;
+pub(crate) use directory::ObservedDirectory;
+pub(crate) use index::ObservedIndex;
+pub(crate) use objects::ObservedObjects;
+
+/// From a row out of the database's memory to the end of every deadline there is.
+const DURATION_BUCKETS: [f64; 15] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// Counts operations by kind and result, and times them by kind.
+#[derive(Debug, Clone)]
+struct Observer {
+    operations: IntCounterVec,
+    duration: HistogramVec,
+}
+
+impl Observer {
+    /// Registers `{name}s_total{label, result}` and `{name}_duration_seconds{label}`.
+    fn new(registry: &Registry, name: &str, label: &str, what: &str) -> Result<Self, prometheus::Error> {
+        let total = Opts::new(format!("{name}s_total"), format!("{what} by {label} and result"));
+        let operations = IntCounterVec::new(total, &[label, "result"])?;
+        let help = format!("time {what} took, those that failed or were given up on included");
+        let seconds = HistogramOpts::new(format!("{name}_duration_seconds"), help);
+        let duration = HistogramVec::new(seconds.buckets(DURATION_BUCKETS.to_vec()), &[label])?;
+        registry.register(Box::new(operations.clone()))?;
+        registry.register(Box::new(duration.clone()))?;
+        Ok(Self { operations, duration })
+    }
+
+    /// Does `work` and counts it as `kind`: by its result, or as `cancelled` where it is dropped before.
+    async fn observe<T, E: Word>(
+        &self,
+        kind: &'static str,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let mut under_way = UnderWay { observer: self, kind, start: Instant::now(), result: "cancelled" };
+        let result = work.await;
+        under_way.result = result.as_ref().map_or_else(Word::word, |_| "ok");
+        result
+    }
+
+    /// Counts something that took no time of its own.
+    fn count(&self, kind: &str, result: &str) {
+        self.operations.with_label_values(&[kind, result]).inc();
+    }
+}
+
+/// An operation that is counted when it is dropped, done or not.
+struct UnderWay<'a> {
+    observer: &'a Observer,
+    kind: &'static str,
+    start: Instant,
+    result: &'static str,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.observer.count(self.kind, self.result);
+        let seconds = self.start.elapsed().as_secs_f64();
+        self.observer.duration.with_label_values(&[self.kind]).observe(seconds);
+    }
+}
+
+/// An error's word in the metrics.
+trait Word {
+    fn word(&self) -> &'static str;
+}
+
+impl Word for IndexError {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Unreached(_) => "unreached",
+            Self::Unavailable(_) => "unavailable",
+            Self::Conflict(_) => "conflict",
+            Self::Internal(_) => "internal",
+        }
+    }
+}
+
+impl Word for BlobError {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::NotFound(_) => "not_found",
+            Self::Corrupt(_) => "corrupt",
+            Self::Unavailable(_) => "unavailable",
+            Self::Full(_) => "full",
+            Self::Misconfigured(_) => "misconfigured",
+            Self::WrongKey => "wrong_key",
+        }
+    }
+}
+
+/// Registers a gauge whose value is asked for when it is shown.
+pub(crate) fn gauge(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    value: impl Fn() -> f64 + Send + Sync + 'static,
+) -> Result<(), prometheus::Error> {
+    registry.register(Box::new(PullingGauge::new(name, help, Box::new(value))?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn results_and_what_is_given_up_on_are_counted() {
+        let registry = Registry::new();
+        let observer = Observer::new(&registry, "x_operation", "operation", "operations").unwrap();
+        let good = observer.observe("read", async { Ok::<_, BlobError>(1) }).await;
+        assert_eq!(good.unwrap(), 1);
+        let bad = observer.observe("read", async { Err::<(), _>(BlobError::WrongKey) }).await;
+        assert!(bad.is_err());
+        let never = observer.observe("read", std::future::pending::<Result<(), BlobError>>());
+        tokio::time::timeout(std::time::Duration::ZERO, never).await.unwrap_err();
+        for result in ["ok", "wrong_key", "cancelled"] {
+            assert_eq!(observer.operations.with_label_values(&["read", result]).get(), 1, "{result}");
+        }
+        assert_eq!(observer.duration.with_label_values(&["read"]).get_sample_count(), 3);
+    }
+}
