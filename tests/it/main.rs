@@ -18,6 +18,7 @@ mod dev;
 mod drain;
 mod faults;
 mod lmtp;
+mod logs;
 mod metrics;
 mod pop3;
 mod storm;

@@ -7,16 +7,17 @@ use std::{
 
 use lmtp_proto::{Config, Envelope, Event, RecipientAnswer, Session, Step};
 use maildrop::{
-    Address, Deliveries, Delivery, NewDelivery, Outcome, Recipient, RecipientCheck, TenantId, Trace,
+    Address, Deliveries, Delivery, NewDelivery, Outcome, PackId, Recipient, RecipientCheck, SessionId,
+    TenantId, Trace,
     port::{Clock, SystemClock},
 };
-use tracing::{Instrument as _, debug, warn};
+use tracing::{Instrument as _, debug, info, warn};
 
 use crate::{
     drain::DrainHandle,
     listen::{Refusal, Seat},
     metrics::{Active, Metrics, seconds_since},
-    stream::{Peer, Stream},
+    stream::{Peer, Stream, session_span},
     wire::{End, Wire},
 };
 
@@ -37,10 +38,12 @@ pub struct LmtpConfig {
     pub idle_timeout: Duration,
     /// Longest time a client may take to read a reply.
     pub write_timeout: Duration,
+    /// Whether the log shows clients' addresses.
+    pub log_clients: bool,
 }
 
 impl LmtpConfig {
-    /// The defaults: 256 MiB, 1,000 recipients, five minutes each.
+    /// The defaults: 256 MiB, 1,000 recipients, five minutes each; addresses are logged.
     pub fn new(hostname: impl Into<Arc<str>>) -> Self {
         Self {
             hostname: hostname.into(),
@@ -48,6 +51,7 @@ impl LmtpConfig {
             max_recipients: 1000,
             idle_timeout: Duration::from_mins(5),
             write_timeout: Duration::from_mins(5),
+            log_clients: true,
         }
     }
 }
@@ -75,7 +79,9 @@ impl LmtpService {
         drain: DrainHandle,
     ) {
         let _active = Active::new(&self.metrics.lmtp.sessions_active);
+        let session = SessionId::generate();
         let mut proto = Session::new(Config {
+            greeting: format!("LMTP ready ({session})").into(),
             max_message_octets: self.config.max_message_octets,
             max_recipients: self.config.max_recipients,
             ..Config::new(Arc::clone(&self.config.hostname))
@@ -96,8 +102,10 @@ impl LmtpService {
             recipients: Vec::new(),
             octets: 0,
             delivery: None,
+            id: PackId::generate(),
+            tally: Tally::default(),
         };
-        let span = tracing::debug_span!("lmtp", %peer);
+        let span = session_span(session, peer, self.config.log_clients);
         connection.run().instrument(span).await;
         drop(seat);
     }
@@ -114,30 +122,48 @@ struct Connection<'a> {
     /// Octets of the message that is coming in.
     octets: u64,
     delivery: Option<Delivery>,
+    /// Names the message that is coming in, in its `Received` field and in the log.
+    id: PackId,
+    tally: Tally,
+}
+
+/// What a session came to, for its last line in the log.
+#[derive(Debug, Default)]
+struct Tally {
+    /// Messages that came in whole.
+    messages: u64,
+    /// Recipients they were delivered to.
+    delivered: u64,
+    /// Octets of messages.
+    octets: u64,
 }
 
 impl Connection<'_> {
     async fn run(mut self) {
-        let linger = match self.converse().await {
-            Ok(()) => false,
+        let start = Instant::now();
+        let (reason, linger) = match self.converse().await {
+            Ok(()) => ("closed", false),
             Err(End::Gone(error)) => {
                 debug!(%error, "client is gone");
                 self.wire.out.clear();
-                false
+                ("gone", false)
             }
             Err(End::Stalled) => {
                 self.wire.out.clear();
-                false
+                ("stalled", false)
             }
             Err(End::Idle) => {
                 self.proto.idle_timeout(&mut self.wire.out);
-                true
+                ("idle", true)
             }
             Err(End::Closing) => {
                 self.proto.shutting_down(&mut self.wire.out);
-                true
+                ("closing", true)
             }
         };
+        let Tally { messages, delivered, octets } = &self.tally;
+        let duration_ms = start.elapsed().as_millis() as u64;
+        info!(messages, delivered, octets, duration_ms, reason, "session ended");
         self.wire.close(linger).await;
     }
 
@@ -201,6 +227,10 @@ impl Connection<'_> {
                     None => Vec::new(),
                 };
                 self.service.metrics.lmtp.delivery_duration.observe(seconds_since(start));
+                let delivered = outcomes.iter().filter(|outcome| **outcome == Outcome::Delivered).count();
+                self.tally.messages += 1;
+                self.tally.delivered += delivered as u64;
+                self.tally.octets += self.octets;
                 for (recipient, outcome) in self.recipients.iter().zip(&outcomes) {
                     self.count(recipient, *outcome);
                 }
@@ -220,9 +250,18 @@ impl Connection<'_> {
         self.delivery = None;
     }
 
-    /// Counts what became of a message for one recipient.
+    /// Counts and logs what became of a message for one recipient.
     fn count(&self, recipient: &Recipient, outcome: Outcome) {
         let (metrics, word) = (&self.service.metrics, outcome_word(outcome));
+        info!(
+            tenant.id = %recipient.tenant,
+            mailbox.id = %recipient.mailbox,
+            recipient = recipient.address.as_str(),
+            delivery = %self.id,
+            octets = self.octets,
+            outcome = word,
+            "delivery ended"
+        );
         metrics.lmtp.deliveries.with_label_values(&[word]).inc();
         let octets = if outcome == Outcome::Delivered { self.octets } else { 0 };
         metrics.tenants.delivery(recipient.tenant, word, octets);
@@ -279,7 +318,8 @@ impl Connection<'_> {
         let Some(envelope) = &self.envelope else { return };
         let sender = envelope.sender.as_ref().map(|s| s.as_str().to_owned()).unwrap_or_default();
         let received_at = SystemClock.now();
-        let id = maildrop::PackId::generate().to_string();
+        self.id = PackId::generate();
+        let id = self.id.to_string();
         let trace = Trace {
             sender: &sender,
             client_name: self.proto.client_name().unwrap_or("unknown"),

@@ -12,16 +12,16 @@ mod transaction;
 use std::{sync::Arc, time::Duration};
 
 use auth::Authenticator;
-use maildrop::Maildrops;
+use maildrop::{Maildrops, SessionId};
 use pop3_proto::{Authorization, LineBuffer, Policy, Tls, replies};
 use tokio::{net::TcpStream, time::Instant};
-use tracing::{Instrument as _, debug};
+use tracing::{Instrument as _, debug, info};
 
 use crate::{
     drain::DrainHandle,
     listen::{Refusal, Seat},
     metrics::{Active, Listener, Metrics},
-    stream::{Peer, Stream},
+    stream::{Peer, Stream, session_span},
     tls::TlsIdentity,
     wire::{End, Wire},
 };
@@ -55,10 +55,12 @@ pub struct Pop3Config {
     pub idle_timeout: Duration,
     /// Longest time a client may take to read anything at all of what it asked for.
     pub write_timeout: Duration,
+    /// Whether the log shows clients' addresses.
+    pub log_clients: bool,
 }
 
 impl Pop3Config {
-    /// The defaults: a minute, ten minutes, five minutes.
+    /// The defaults: a minute, ten minutes, five minutes; addresses are logged.
     pub fn new(hostname: impl Into<Arc<str>>) -> Self {
         Self {
             hostname: hostname.into(),
@@ -66,6 +68,7 @@ impl Pop3Config {
             login_timeout: Duration::from_mins(1),
             idle_timeout: Duration::from_mins(10),
             write_timeout: Duration::from_mins(5),
+            log_clients: true,
         }
     }
 }
@@ -90,8 +93,7 @@ impl Pop3Service {
         tls: Option<TlsIdentity>,
         metrics: Metrics,
     ) -> Self {
-        let greeting = format!("{} Postern ready", config.hostname);
-        let policy = Policy::new(greeting, "Postern");
+        let policy = Policy::new("", "Postern");
         Self { config, policy, authenticator, maildrops, tls, metrics }
     }
 
@@ -112,7 +114,9 @@ impl Pop3Service {
         // A Unix socket needs no TLS, and has none.
         let offered = self.tls.is_some() && matches!(stream, Stream::Tcp(_));
         let tls = if offered { Tls::Available } else { Tls::Unavailable };
-        self.run(stream, peer, Listener::Pop3, tls, drain).await;
+        let session = SessionId::generate();
+        let span = session_span(session, peer, self.config.log_clients);
+        self.run(session, stream, peer, Listener::Pop3, tls, drain).instrument(span).await;
         drop(seat);
     }
 
@@ -125,29 +129,44 @@ impl Pop3Service {
         drain: DrainHandle,
     ) {
         let Some(tls) = &self.tls else { return };
-        // Boxed, as all that happens once per session is: an idle session's task keeps room for the
-        // largest of what it may ever wait for.
-        match Box::pin(tls.accept(stream)).await {
-            Ok(stream) => {
-                self.metrics.pop3.handshake(Listener::Pop3s, Ok(stream.tls_version()));
-                self.run(stream, peer, Listener::Pop3s, Tls::Active, drain).await;
+        let session = SessionId::generate();
+        let span = session_span(session, peer, self.config.log_clients);
+        let serve = async {
+            // Boxed, as all that happens once per session is: an idle session's task keeps room for the
+            // largest of what it may ever wait for.
+            match Box::pin(tls.accept(stream)).await {
+                Ok(stream) => {
+                    self.metrics.pop3.handshake(Listener::Pop3s, Ok(stream.tls_version()));
+                    self.run(session, stream, peer, Listener::Pop3s, Tls::Active, drain).await;
+                }
+                Err(error) => {
+                    self.metrics.pop3.handshake(Listener::Pop3s, Err(&error));
+                    debug!(%error, "TLS handshake failed");
+                    self.ended("tls_failed");
+                }
             }
-            Err(error) => {
-                self.metrics.pop3.handshake(Listener::Pop3s, Err(&error));
-                debug!(%peer, %error, "TLS handshake failed");
-                self.ended("tls_failed");
-            }
-        }
+        };
+        serve.instrument(span).await;
         drop(seat);
     }
 
-    async fn run(&self, stream: Stream, peer: Peer, listener: Listener, tls: Tls, drain: DrainHandle) {
+    async fn run(
+        &self,
+        id: SessionId,
+        stream: Stream,
+        peer: Peer,
+        listener: Listener,
+        tls: Tls,
+        drain: DrainHandle,
+    ) {
         let plaintext_login = match self.config.plaintext_auth {
             PlaintextAuth::Never => false,
             PlaintextAuth::Loopback => peer.is_local(),
             PlaintextAuth::Always => true,
         };
-        let policy = Policy { tls, plaintext_login, ..self.policy.clone() };
+        // No angle brackets: `<…@…>` would be an invitation to APOP (RFC 1939 §7).
+        let greeting = format!("{} Postern ready ({id})", self.config.hostname).into();
+        let policy = Policy { tls, plaintext_login, greeting, ..self.policy.clone() };
         let session = Session {
             service: self,
             active: self.metrics.pop3.active(listener, stream.tls_version()),
@@ -155,9 +174,9 @@ impl Pop3Service {
             wire: self.wire(stream, drain),
             lines: LineBuffer::default(),
             login_deadline: Instant::now() + self.config.login_timeout * LOGIN_TIMEOUTS,
+            tally: Tally::default(),
         };
-        let span = tracing::debug_span!("pop3", %peer);
-        session.run(Authorization::new(policy)).instrument(span).await;
+        session.run(Authorization::new(policy)).await;
     }
 
     fn wire(&self, stream: Stream, drain: DrainHandle) -> Wire {
@@ -179,16 +198,34 @@ struct Session<'a> {
     lines: LineBuffer,
     /// However talkative a stranger is: by then it has logged in.
     login_deadline: Instant,
+    tally: Tally,
+}
+
+/// What a session came to, for its last line in the log.
+#[derive(Debug, Default)]
+struct Tally {
+    /// The login name.
+    user: Option<Box<str>>,
+    /// Messages sent by RETR.
+    messages: u64,
+    /// Their octets.
+    octets: u64,
+    /// Messages whose deletion was committed.
+    deleted: u64,
 }
 
 impl Session<'_> {
     async fn run(mut self, authorization: Authorization) {
+        let start = Instant::now();
         authorization.greeting(&mut self.wire.out);
         let reason = match self.converse(authorization).await {
             Ok(reason) => reason,
             Err(end) => self.end(&end),
         };
         self.service.ended(reason);
+        let Tally { user, messages, octets, deleted } = &self.tally;
+        let duration_ms = start.elapsed().as_millis() as u64;
+        info!(user = user.as_deref(), messages, octets, deleted, duration_ms, reason, "session ended");
         // After QUIT, or when nobody is there, nothing more is worth reading.
         let linger = !matches!(reason, "quit" | "gone" | "stalled");
         self.wire.close(linger).await;

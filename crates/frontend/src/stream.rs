@@ -8,11 +8,13 @@ use std::{
     task::{Context, Poll},
 };
 
+use maildrop::SessionId;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
 };
 use tokio_rustls::server::TlsStream;
+use tracing::field::Empty;
 
 /// Octets read at once. The buffer lies on the stack of the poll, so that an idle connection holds none.
 const READ_OCTETS: usize = 8 * 1024;
@@ -41,6 +43,12 @@ impl Peer {
             Self::Unix => true,
         }
     }
+}
+
+/// The span of a connection: what is recorded on it stands in every line of the log about it.
+pub(crate) fn session_span(session: SessionId, peer: Peer, show_peer: bool) -> tracing::Span {
+    let peer = show_peer.then(|| tracing::field::display(peer));
+    tracing::info_span!("session", %session, peer, tenant.id = Empty, mailbox.id = Empty)
 }
 
 impl std::fmt::Display for Peer {

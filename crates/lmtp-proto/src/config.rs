@@ -7,6 +7,9 @@ use std::sync::Arc;
 pub struct Config {
     /// The name in the greeting and in the answer to LHLO. Control characters are left out of it.
     pub hostname: Arc<str>,
+    /// The text behind the name in the greeting. Control characters are left out of it. Default:
+    /// `LMTP ready`.
+    pub greeting: Arc<str>,
     /// The largest message taken, in octets of its canonical form; announced as SIZE (RFC 1870 §3).
     /// Default: 50 MiB, what the large providers take.
     pub max_message_octets: u64,
@@ -22,6 +25,7 @@ impl Config {
     pub fn new(hostname: impl Into<Arc<str>>) -> Self {
         Self {
             hostname: hostname.into(),
+            greeting: "LMTP ready".into(),
             max_message_octets: 50 * 1024 * 1024,
             max_recipients: 1_000,
             max_bad_commands: 20,

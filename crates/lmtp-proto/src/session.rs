@@ -89,7 +89,9 @@ impl Session {
     pub fn greeting(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"220 ");
         self.hostname(out);
-        out.extend_from_slice(b" LMTP ready\r\n");
+        out.push(b' ');
+        text(&self.config.greeting, out);
+        out.extend_from_slice(b"\r\n");
     }
 
     /// Takes in what was read from the client.
@@ -220,9 +222,14 @@ impl Session {
     }
 
     fn hostname(&self, out: &mut Vec<u8>) {
-        let name = self.config.hostname.chars().filter(|c| !c.is_control()).take(255);
-        name.for_each(|c| out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()));
+        text(&self.config.hostname, out);
     }
+}
+
+/// Writes text of the configuration, as far as it fits into a reply (RFC 5321 §4.5.3.1.5).
+fn text(text: &str, out: &mut Vec<u8>) {
+    let text = text.chars().filter(|c| !c.is_control()).take(255);
+    text.for_each(|c| out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()));
 }
 
 /// What came of one thing done in [`Session::step`].

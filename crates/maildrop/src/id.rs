@@ -81,6 +81,57 @@ impl fmt::Debug for LockToken {
     }
 }
 
+/// One connection of a client, for people: it stands in the greeting, in every line of the log about the
+/// connection, and in its trace, so that a user's complaint can be found there. 80 random bits as 16
+/// characters (RFC 4648 §6, in lower case): it is no secret, and no two meet.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SessionId([u8; 16]);
+
+impl SessionId {
+    /// An identifier nobody else has.
+    pub fn generate() -> Self {
+        const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+        // Version and variant lie in the two octets that are left out here (RFC 9562 §5.4).
+        let random = Uuid::new_v4().as_u128();
+        let bits = (random >> 80) << 48 | random & 0xffff_ffff_ffff;
+        Self(std::array::from_fn(|i| ALPHABET[(bits >> (5 * i) & 31) as usize]))
+    }
+
+    /// The characters.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SessionId({self})")
+    }
+}
+
 /// A message's number within its mailbox: grows by one with each message and is never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Uid(pub u64);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn session_ids_are_16_characters_and_all_of_them_vary() {
+        let ids: Vec<_> = (0..1000).map(|_| SessionId::generate()).collect();
+        assert_eq!(ids.iter().collect::<HashSet<_>>().len(), 1000);
+        for place in 0..16 {
+            let used: HashSet<_> = ids.iter().map(|id| id.as_str().as_bytes()[place]).collect();
+            assert_eq!(used.len(), 32, "character {place}");
+        }
+    }
+}

@@ -25,7 +25,7 @@ mod unique_id;
 pub use address::{Address, AddressError, DomainName};
 pub use deliver::{Deliveries, Delivery, NewDelivery, Outcome, Recipient, RecipientCheck};
 pub use fair::{FairGate, FairPermit, FairStats, Overloaded};
-pub use id::{LockToken, MailboxId, NodeId, PackId, TenantId, Uid};
+pub use id::{LockToken, MailboxId, NodeId, PackId, SessionId, TenantId, Uid};
 pub use listing::{Listing, ListingEntry};
 pub use measure::{Measure, Measured};
 pub use message::{Digest, EntryEnvelope, Extent, MessageRow, SealedKey, StoredEntry};

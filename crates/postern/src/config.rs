@@ -395,7 +395,7 @@ pub(crate) enum LogFormat {
 }
 
 /// The log, on standard error.
-#[derive(Debug, Clone, Deserialize, Default)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Log {
     /// `json` or `text`. Default: `json`.
@@ -403,6 +403,14 @@ pub(crate) struct Log {
     /// A filter such as `info` or `info,index=debug`. Default: `info`.
     #[serde(deserialize_with = "parsed")]
     pub(crate) filter: LogFilter,
+    /// Whether clients' addresses are logged. Default: yes.
+    pub(crate) client_addresses: bool,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::default(), filter: LogFilter::default(), client_addresses: true }
+    }
 }
 
 /// A filter directive that was read once to see that it can be.

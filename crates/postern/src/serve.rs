@@ -215,6 +215,7 @@ impl Node {
             login_timeout: self.config.pop3.login_timeout,
             idle_timeout: self.config.pop3.idle_timeout,
             write_timeout: self.config.pop3.write_timeout,
+            log_clients: self.config.log.client_addresses,
             ..Pop3Config::new(name)
         };
         Pop3Service::new(
@@ -232,6 +233,7 @@ impl Node {
             max_recipients: self.config.lmtp.max_recipients,
             idle_timeout: self.config.lmtp.idle_timeout,
             write_timeout: self.config.lmtp.write_timeout,
+            log_clients: self.config.log.client_addresses,
             ..LmtpConfig::new(name)
         };
         LmtpService::new(config, self.parts.deliveries.clone(), metrics.clone())

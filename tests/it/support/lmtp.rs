@@ -8,6 +8,7 @@ use std::{
 
 pub(crate) struct Lmtp {
     stream: BufReader<TcpStream>,
+    pub(crate) greeting: String,
 }
 
 impl Lmtp {
@@ -15,8 +16,8 @@ impl Lmtp {
     pub(crate) fn connect(addr: SocketAddr) -> std::io::Result<Self> {
         let stream = TcpStream::connect(addr)?;
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-        let mut lmtp = Self { stream: BufReader::new(stream) };
-        lmtp.reply()?;
+        let mut lmtp = Self { stream: BufReader::new(stream), greeting: String::new() };
+        lmtp.greeting = lmtp.reply()?;
         lmtp.command("LHLO client.example")?;
         Ok(lmtp)
     }

@@ -83,6 +83,10 @@ impl Session<'_> {
             Ok(maildrop) => {
                 metrics.pop3.login("ok", start);
                 metrics.tenants.login(maildrop.tenant_id(), "ok");
+                let span = tracing::Span::current();
+                span.record("tenant.id", tracing::field::display(maildrop.tenant_id()));
+                span.record("mailbox.id", tracing::field::display(maildrop.mailbox_id()));
+                self.tally.user = Some(credentials.login.into());
                 let (messages, octets) = maildrop.totals();
                 let messages = u32::try_from(messages).unwrap_or(u32::MAX);
                 let transaction = login.accept(DropListing { messages, octets }, &mut self.wire.out);
@@ -94,6 +98,8 @@ impl Session<'_> {
         if let Some(tenant) = refused.tenant {
             metrics.tenants.login(tenant, refused.outcome);
         }
+        // What watches for guessing reads this; the name is what the client said, and nobody's perhaps.
+        info!(user = credentials.login, outcome = refused.outcome, "login was refused");
         Err(login.refuse(refused.refusal, &mut self.wire.out))
     }
 

@@ -172,6 +172,8 @@ impl Session<'_> {
         metrics.pop3.messages_retrieved.inc();
         metrics.pop3.octets_retrieved.inc_by(sent);
         metrics.tenants.retrieved(tenant, sent);
+        self.tally.messages += 1;
+        self.tally.octets += sent;
         Ok(())
     }
 
@@ -205,7 +207,8 @@ impl Session<'_> {
     async fn update(&mut self, update: Update, maildrop: OpenMaildrop) -> &'static str {
         match maildrop.commit(update.deleted().map(MessageNumber::index)).await {
             Ok(()) => {
-                self.service.metrics.pop3.messages_deleted.inc_by(update.deleted().count() as u64);
+                self.tally.deleted = u64::from(update.len());
+                self.service.metrics.pop3.messages_deleted.inc_by(self.tally.deleted);
                 update.committed(&mut self.wire.out);
                 "quit"
             }
