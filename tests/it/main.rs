@@ -23,4 +23,5 @@ mod metrics;
 mod pop3;
 mod storm;
 mod support;
+mod telemetry;
 mod tls;

@@ -105,7 +105,7 @@ impl LmtpService {
             id: PackId::generate(),
             tally: Tally::default(),
         };
-        let span = session_span(session, peer, self.config.log_clients);
+        let span = session_span("lmtp", session, peer, self.config.log_clients);
         connection.run().instrument(span).await;
         drop(seat);
     }

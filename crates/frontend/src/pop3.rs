@@ -115,7 +115,7 @@ impl Pop3Service {
         let offered = self.tls.is_some() && matches!(stream, Stream::Tcp(_));
         let tls = if offered { Tls::Available } else { Tls::Unavailable };
         let session = SessionId::generate();
-        let span = session_span(session, peer, self.config.log_clients);
+        let span = session_span("pop3", session, peer, self.config.log_clients);
         self.run(session, stream, peer, Listener::Pop3, tls, drain).instrument(span).await;
         drop(seat);
     }
@@ -130,7 +130,7 @@ impl Pop3Service {
     ) {
         let Some(tls) = &self.tls else { return };
         let session = SessionId::generate();
-        let span = session_span(session, peer, self.config.log_clients);
+        let span = session_span("pop3", session, peer, self.config.log_clients);
         let serve = async {
             // Boxed, as all that happens once per session is: an idle session's task keeps room for the
             // largest of what it may ever wait for.

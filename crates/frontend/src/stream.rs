@@ -46,9 +46,14 @@ impl Peer {
 }
 
 /// The span of a connection: what is recorded on it stands in every line of the log about it.
-pub(crate) fn session_span(session: SessionId, peer: Peer, show_peer: bool) -> tracing::Span {
+pub(crate) fn session_span(
+    protocol: &'static str,
+    session: SessionId,
+    peer: Peer,
+    show_peer: bool,
+) -> tracing::Span {
     let peer = show_peer.then(|| tracing::field::display(peer));
-    tracing::info_span!("session", %session, peer, tenant.id = Empty, mailbox.id = Empty)
+    tracing::info_span!("session", protocol, %session, peer, tenant.id = Empty, mailbox.id = Empty)
 }
 
 impl std::fmt::Display for Peer {

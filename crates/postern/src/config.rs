@@ -38,6 +38,7 @@ pub(crate) struct Config {
     pub(crate) auth: Auth,
     pub(crate) log: Log,
     pub(crate) metrics: Metrics,
+    pub(crate) telemetry: Telemetry,
 }
 
 /// POP3 in the clear, with STLS where there is a certificate.
@@ -431,6 +432,53 @@ impl std::str::FromStr for LogFilter {
     }
 }
 
+/// Traces for a collector.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Telemetry {
+    /// The collector: `http://host:4318`, OTLP over HTTP. Default: none, and nothing is sent.
+    #[serde(deserialize_with = "optional_text")]
+    pub(crate) otlp_endpoint: Option<String>,
+    /// Headers for it, `name=value` with commas between: it may want a token.
+    pub(crate) otlp_headers: Option<Secret>,
+    /// A file that holds them.
+    pub(crate) otlp_headers_file: Option<PathBuf>,
+    /// What the spans say they come from. Default: `postern`.
+    #[serde(deserialize_with = "text")]
+    pub(crate) service_name: String,
+    /// The share of sessions that are sent, 0 to 1. Default: 1.
+    pub(crate) sampling_ratio: f64,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self {
+            otlp_endpoint: None,
+            otlp_headers: None,
+            otlp_headers_file: None,
+            service_name: "postern".to_owned(),
+            sampling_ratio: 1.0,
+        }
+    }
+}
+
+impl Telemetry {
+    /// The headers, from wherever they are given.
+    pub(crate) fn headers(&self) -> Result<Vec<(String, String)>, ConfigError> {
+        let path = "telemetry.otlp_headers";
+        let text = Secret::from_either(self.otlp_headers.as_ref(), self.otlp_headers_file.as_deref(), path)?;
+        let Some(text) = text else { return Ok(Vec::new()) };
+        let pairs = text.expose().split(',').map(|pair| {
+            let (name, value) = pair.split_once('=')?;
+            let (name, value) = (name.trim(), value.trim());
+            let good = name.parse::<http::HeaderName>().is_ok() && http::HeaderValue::from_str(value).is_ok();
+            good.then(|| (name.to_owned(), value.to_owned()))
+        });
+        let pairs: Option<_> = pairs.collect();
+        pairs.ok_or_else(|| ConfigError::new(path, "must be name=value, with commas between"))
+    }
+}
+
 /// What an index's URL may be.
 const INDEX_SCHEMES: &str = "must begin with postgres:// or sqlite:";
 
@@ -493,6 +541,18 @@ impl Config {
         if self.auth.hashes_max == Some(0) {
             return wrong("auth.hashes_max", "must be at least 1");
         }
+        if let Some(endpoint) = &self.telemetry.otlp_endpoint {
+            let uri = endpoint.parse::<http::Uri>().ok();
+            let known = uri.is_some_and(|uri| {
+                uri.host().is_some() && matches!(uri.scheme_str(), Some("http" | "https"))
+            });
+            if !known {
+                return wrong("telemetry.otlp_endpoint", "must be a URL, http:// or https://");
+            }
+        }
+        if !(0.0..=1.0).contains(&self.telemetry.sampling_ratio) {
+            return wrong("telemetry.sampling_ratio", "must be between 0 and 1");
+        }
         let connections = [
             ("pop3.connections_max", self.pop3.connections_max),
             ("lmtp.connections_max", self.lmtp.connections_max),
@@ -508,6 +568,10 @@ impl Config {
             ("index.url", self.index.url.is_some() && self.index.url_file.is_some()),
             ("admin.token", self.admin.token.is_some() && self.admin.token_file.is_some()),
             ("keys.master_key", self.keys.master_key.is_some() && self.keys.master_key_file.is_some()),
+            (
+                "telemetry.otlp_headers",
+                self.telemetry.otlp_headers.is_some() && self.telemetry.otlp_headers_file.is_some(),
+            ),
         ];
         if let Some((path, _)) = exclusive.into_iter().find(|(_, both)| *both) {
             return wrong(path, "is given twice: here and as a file");
@@ -572,6 +636,7 @@ impl Config {
         self.admin_token()?;
         self.master_key()?;
         self.tls_identity()?;
+        self.telemetry.headers()?;
         blob::BlobLayout::new(&self.blob.prefix).map_err(|e| ConfigError::new("blob.prefix", e))?;
         Ok(())
     }

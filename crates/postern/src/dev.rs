@@ -19,6 +19,7 @@ use crate::{
     config::{Config, LogFilter, LogFormat},
     files, logging,
     serve::{Listening, Node},
+    telemetry::Telemetry,
     wiring::Parts,
 };
 
@@ -30,7 +31,7 @@ const MAILBOXES: [&str; 2] = ["alice@demo.test", "bob@demo.test"];
 pub(crate) async fn run(args: &DevArgs) -> anyhow::Result<()> {
     files::private_dir(&args.data)?;
     let config = configuration(args)?;
-    logging::start(&config.log);
+    logging::start(&config.log, &Telemetry::default());
     let parts = Parts::open(&config).await?;
     let credentials = populate(&parts, &args.data).await?;
     let node = Node::start(config, parts).await?;

@@ -8,6 +8,7 @@ mod files;
 mod logging;
 mod observed;
 mod serve;
+mod telemetry;
 mod wiring;
 
 use std::process::ExitCode;

@@ -18,6 +18,7 @@ use tracing::{error, info, warn};
 use crate::{
     config::{Config, ConfigError, Role},
     logging,
+    telemetry::Telemetry,
     wiring::Parts,
 };
 
@@ -29,7 +30,14 @@ const HEARTBEAT_RETRY: Duration = Duration::from_secs(1);
 
 /// `postern serve`.
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
-    logging::start(&config.log);
+    let telemetry = Telemetry::start(&config.telemetry, &node_name(&config))?;
+    logging::start(&config.log, &telemetry);
+    let served = serve(config).await;
+    telemetry.end().await;
+    served
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
     let parts = Parts::open(&config).await?;
     let node = Node::start(config, parts).await?;
     node.run().await
@@ -137,7 +145,7 @@ impl Node {
     }
 
     fn name(&self) -> String {
-        self.config.node.name.clone().unwrap_or_else(host_name)
+        node_name(&self.config)
     }
 
     async fn bind(&mut self) -> anyhow::Result<Vec<(Kind, BoundListener)>> {
@@ -308,6 +316,11 @@ impl Kind {
 enum BoundListener {
     Mail(Bound),
     Admin(TcpListener),
+}
+
+/// The name a node goes by.
+fn node_name(config: &Config) -> String {
+    config.node.name.clone().unwrap_or_else(host_name)
 }
 
 /// The host's name, as the kernel has it.

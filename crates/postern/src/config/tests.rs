@@ -31,6 +31,9 @@ fn errors_name_the_path() {
     check_error("[keys]\nmaster_key = \"a\"\nmaster_key_file = \"b\"", "keys.master_key");
     check_error("[lmtp]\nmax_message_octets = 4000000001", "lmtp.max_message_octets");
     check_error("[log]\nfilter = \"===\"", "log.filter");
+    check_error("[telemetry]\notlp_endpoint = \"collector:4317\"", "telemetry.otlp_endpoint");
+    check_error("[telemetry]\nsampling_ratio = 1.5", "telemetry.sampling_ratio");
+    check_error("[metrics]\ntenant_series = 5", "metrics.tenant_series");
     check_error("pop3 = 1", "pop3");
     check_error("[pop3", "(file)");
 }
@@ -71,6 +74,18 @@ fn secrets_are_not_shown() {
     let error = read("[keys]\nmaster_key = hunter2\n", &[]).unwrap_err().to_string();
     assert!(error.starts_with("(file): line 2: ") && !error.contains("hunter2"), "{error}");
     assert_eq!(config.keys.master_key.unwrap().expose(), "12345");
+}
+
+#[test]
+fn headers_for_the_collector_are_read_and_not_shown() {
+    let headers =
+        |text: &str| read(&format!("[telemetry]\notlp_headers = \"{text}\""), &[]).unwrap().telemetry;
+    let good = headers("authorization=Bearer a=b, x-scope = me").headers().unwrap();
+    assert_eq!(good, [("authorization", "Bearer a=b"), ("x-scope", "me")].map(|(n, v)| (n.into(), v.into())));
+    for bad in ["hunter2", "hunter2,", "a b=hunter2"] {
+        let error = headers(bad).headers().unwrap_err().to_string();
+        assert!(error.starts_with("telemetry.otlp_headers: ") && !error.contains("hunter2"), "{error}");
+    }
 }
 
 #[test]
