@@ -21,6 +21,7 @@ mod lmtp;
 mod logs;
 mod metrics;
 mod pop3;
+mod secrets;
 mod storm;
 mod support;
 mod telemetry;

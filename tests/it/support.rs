@@ -14,9 +14,9 @@ use std::{
 
 pub(crate) use http::Http;
 pub(crate) use lmtp::{Lmtp, deliver, try_deliver};
-pub(crate) use node::{Node, NodeOptions, write_certificate};
+pub(crate) use node::{Node, NodeOptions, TOKEN, write_certificate};
 pub(crate) use pop3::{Pop3, login, unstuffed};
-pub(crate) use stores::{Bucket, Database, Stores};
+pub(crate) use stores::{Bucket, Database, MASTER_KEY, Stores};
 
 /// The environment `cargo xtask test` gives.
 pub(crate) fn env(name: &str) -> String {

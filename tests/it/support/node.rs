@@ -14,7 +14,8 @@ use tempfile::TempDir;
 
 use super::{Http, Stores, env, run, wait_for};
 
-const TOKEN: &str = "0123456789abcdef-admin";
+/// The administrator's token of every node.
+pub(crate) const TOKEN: &str = "0123456789abcdef-admin";
 
 /// How a node is started.
 pub(crate) struct NodeOptions {

@@ -8,7 +8,7 @@ use std::{
 use super::{env, run};
 
 /// 32 octets in base64.
-const MASTER_KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+pub(crate) const MASTER_KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
 /// A name nobody else has.
 pub(crate) fn unique(prefix: &str) -> String {

@@ -17,6 +17,7 @@ use tracing::{
     field::{Field, Visit},
     span::{Attributes, Id, Record},
 };
+use tracing_log::NormalizeEvent as _;
 use tracing_subscriber::{
     fmt::MakeWriter,
     layer::{Context, Layer},
@@ -70,7 +71,13 @@ where
         let mut of_event = Fields::default();
         event.record(&mut of_event);
         fields.extend(of_event.0);
-        let line = line(OffsetDateTime::now_utc(), event.metadata(), fields);
+        // Libraries that write to `log` come by way of an event that holds their metadata as fields.
+        let normal = event.normalized_metadata();
+        if normal.is_some() {
+            fields.retain(|key, _| !key.starts_with("log."));
+        }
+        let metadata = normal.as_ref().unwrap_or_else(|| event.metadata());
+        let line = line(OffsetDateTime::now_utc(), metadata, fields);
         // Where the log cannot be written there is no place to say so.
         let _ = self.writer.make_writer_for(event.metadata()).write_all(line.as_bytes());
     }
