@@ -44,6 +44,6 @@ pub use number::MessageNumber;
 pub use policy::{CloseReason, Policy, Tls};
 pub use stuffing::ByteStuffer;
 pub use top::TopLimit;
-pub use transaction::{DropListing, Request, Transaction, TransactionStep};
+pub use transaction::{DropListing, Request, Terms, Transaction, TransactionStep};
 pub use update::Update;
 pub use verb::Verb;

@@ -89,6 +89,11 @@ pub fn shutting_down(out: &mut Vec<u8>) {
     temporary_failure("shutting down, please connect again", out);
 }
 
+/// An administrator ended the session; sent between commands. There is no UPDATE.
+pub fn session_ended(out: &mut Vec<u8>) {
+    permanent_failure("the session was ended by an administrator, nothing was deleted", out);
+}
+
 /// The autologout timer ran out (RFC 1939 §3). There is no UPDATE.
 pub fn idle_timeout(out: &mut Vec<u8>) {
     err("closing after too long a silence, nothing was deleted", out);

@@ -27,6 +27,18 @@ pub struct Transaction {
     deleted: DeletionMarks,
     deleted_listing: DropListing,
     bad_commands: u32,
+    read_only: bool,
+}
+
+/// What a login is told of its maildrop, where that depends on whose it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Terms {
+    /// The least seconds between logins, announced as LOGIN-DELAY (RFC 2449 §6.5).
+    pub login_delay_secs: Option<u32>,
+    /// After how many days mail is removed by the server, announced as EXPIRE (RFC 2449 §6.7).
+    pub expire_days: Option<u32>,
+    /// Whether DELE is refused.
+    pub read_only: bool,
 }
 
 /// What the driver does next. It flushes `out` first, whatever the step.
@@ -61,7 +73,16 @@ pub enum Request {
 impl Transaction {
     pub(crate) fn new(policy: Policy, listing: DropListing, bad_commands: u32) -> Self {
         let (deleted, deleted_listing) = (DeletionMarks::default(), DropListing::default());
-        Self { policy, listing, deleted, deleted_listing, bad_commands }
+        Self { policy, listing, deleted, deleted_listing, bad_commands, read_only: false }
+    }
+
+    /// The same under these terms, which CAPA announces from now on.
+    #[must_use]
+    pub fn under(mut self, terms: Terms) -> Self {
+        self.policy.login_delay_secs = terms.login_delay_secs.or(self.policy.login_delay_secs);
+        self.policy.expire_days = terms.expire_days.or(self.policy.expire_days);
+        self.read_only = terms.read_only;
+        self
     }
 
     /// Whether the message is marked as deleted.
@@ -110,6 +131,9 @@ impl Transaction {
             }
             Ok(Command::Retr(number)) => return self.request(number, Request::Retrieve(number), out),
             Ok(Command::Top(number, lines)) => return self.request(number, Request::Top(number, lines), out),
+            Ok(Command::Dele(_)) if self.read_only => {
+                replies::permanent_failure("this login may read and not delete", out);
+            }
             Ok(Command::Dele(number)) => return self.request(number, Request::Delete(number), out),
             Ok(Command::Quit) => return TransactionStep::Quit(self.quit()),
             // RFC 2595 §4: STLS is permitted in AUTHORIZATION only.

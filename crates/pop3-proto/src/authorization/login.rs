@@ -22,6 +22,8 @@ pub enum Refusal {
     Temporary,
     /// Something is wrong that a person has to set right: the mailbox or its tenant is disabled.
     Permanent,
+    /// The mailbox wants TLS, and the connection has none.
+    TlsRequired,
     /// The last login was too short a time ago (RFC 2449 §8.1.1).
     LoginDelay,
 }
@@ -57,6 +59,7 @@ impl Refusal {
             Self::InUse => "[IN-USE] the maildrop is open in another session",
             Self::Temporary => "[SYS/TEMP] login is not possible right now, please try later",
             Self::Permanent => "[SYS/PERM] login is disabled, please ask your administrator",
+            Self::TlsRequired => "[SYS/PERM] this mailbox is open over TLS only",
             Self::LoginDelay => "[LOGIN-DELAY] too soon after the last login, please try later",
         }
     }
