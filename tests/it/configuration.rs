@@ -120,7 +120,9 @@ fn a_bucket_that_does_not_exist_stops_the_start() {
 
 #[test]
 fn the_admin_command_line_manages_what_the_api_does() {
-    let node = Node::start(&NodeOptions::embedded());
+    // A tenant's deletion is waited for.
+    let extra = "[worker]\ninterval = \"200ms\"\ndeletion_grace = \"0s\"\n".to_owned();
+    let node = Node::start(&NodeOptions { extra, ..NodeOptions::embedded() });
     let token = node.dir.path().join("admin-token").display().to_string();
     let url = format!("http://{}", node.admin);
     let admin = |args: &[&str], input: &str| {

@@ -1,67 +1,35 @@
 //! What goes over the wire.
 
-use maildrop::{Domain, Mailbox, Tenant};
-use secrecy::SecretString;
+mod access;
+mod mailbox;
+mod records;
+mod tenant;
+
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
+use utoipa::{IntoParams, ToSchema};
 
-/// A tenant as shown.
-#[derive(Debug, Serialize)]
-pub(crate) struct TenantResource {
-    name: String,
-    #[serde(with = "time::serde::rfc3339")]
-    created_at: OffsetDateTime,
-}
+pub(crate) use access::{
+    ApiKeyResource, AppPasswordResource, CertificateBody, CertificateResource, CertificateWithChain,
+    NewApiKey, NewAppPassword, NewPlatformKey, ShownApiKey, ShownAppPassword,
+};
+pub(crate) use mailbox::{
+    AliasResource, Delivered, DomainResource, MailboxPatch, MailboxResource, MessageResource, NewAlias,
+    NewDomain, NewMailboxBody, NewPassword, Restored,
+};
+pub(crate) use records::{AuditResource, SessionResource, UsageResource};
+pub(crate) use tenant::{DeletionResource, NewTenant, TenantPatch, TenantResource};
 
-impl From<&Tenant> for TenantResource {
-    fn from(tenant: &Tenant) -> Self {
-        Self { name: tenant.name.to_string(), created_at: tenant.created_at }
-    }
-}
+use crate::Problem;
 
-/// A domain as shown.
-#[derive(Debug, Serialize)]
-pub(crate) struct DomainResource {
-    name: String,
-    #[serde(with = "time::serde::rfc3339")]
-    created_at: OffsetDateTime,
-}
-
-impl From<&Domain> for DomainResource {
-    fn from(domain: &Domain) -> Self {
-        Self { name: domain.name.to_string(), created_at: domain.created_at }
-    }
-}
-
-/// A mailbox as shown.
-#[derive(Debug, Serialize)]
-pub(crate) struct MailboxResource {
-    address: String,
-    quota_octets: Option<u64>,
-    message_count: u64,
-    octets: u64,
-    #[serde(with = "time::serde::rfc3339")]
-    created_at: OffsetDateTime,
-}
-
-impl From<&Mailbox> for MailboxResource {
-    fn from(mailbox: &Mailbox) -> Self {
-        Self {
-            address: mailbox.address.to_string(),
-            quota_octets: mailbox.quota_octets,
-            message_count: mailbox.message_count,
-            octets: mailbox.octets,
-            created_at: mailbox.created_at,
-        }
-    }
-}
-
-/// A page of a list. `next` is the cursor of the page after it, absent on the last.
-#[derive(Debug, Serialize)]
+/// A page of a list.
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Page<T> {
-    items: Vec<T>,
+    /// What is on it, in order.
+    pub(crate) items: Vec<T>,
+    /// The cursor of the page after it; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<String>,
+    #[schema(nullable = false)]
+    pub(crate) next: Option<String>,
 }
 
 impl<T> Page<T> {
@@ -77,45 +45,32 @@ impl<T> Page<T> {
     }
 }
 
-/// `POST /v1/tenants` and `POST …/domains`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct NewName {
-    pub(crate) name: String,
-}
-
-/// `POST …/mailboxes`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct NewMailboxBody {
-    pub(crate) address: String,
-    pub(crate) password: SecretString,
-    #[serde(default)]
-    pub(crate) quota_octets: Option<u64>,
-}
-
-/// `PUT …/mailboxes/{address}/password`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct NewPassword {
-    pub(crate) password: SecretString,
-}
-
 /// The query of a list.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct ListQuery {
     /// The cursor: `next` of the page before.
     #[serde(default)]
+    #[param(max_length = 400)]
     pub(crate) after: Option<String>,
-    /// Items on a page at most.
+    /// Items on a page at most; 100 where it is not given.
     #[serde(default)]
+    #[param(minimum = 1, maximum = 1000)]
     pub(crate) limit: Option<u32>,
 }
 
 impl ListQuery {
-    /// Items on a page: 100 by default, 1,000 at most.
-    pub(crate) fn limit(&self) -> u32 {
-        self.limit.unwrap_or(100).clamp(1, 1000)
+    /// Items on a page.
+    pub(crate) fn limit(&self) -> Result<u32, Problem> {
+        page_limit(self.limit)
+    }
+}
+
+/// Items on a page: 100 by default, 1,000 at most.
+pub(crate) fn page_limit(limit: Option<u32>) -> Result<u32, Problem> {
+    match limit.unwrap_or(100) {
+        limit @ 1..=1000 => Ok(limit),
+        _ => Err(Problem::invalid("limit", "a page is 1 to 1000 items")),
     }
 }

@@ -1,48 +1,123 @@
 //! The routes.
 
+mod aliases;
+mod bulk;
+mod certificates;
 mod domains;
 mod extract;
+pub(crate) mod fields;
 mod health;
+mod keys;
 mod mailboxes;
+mod messages;
+mod passwords;
+mod records;
+mod respond;
+mod strict;
 mod tenants;
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Request},
-    middleware::{self, Next},
-    response::{IntoResponse as _, Response},
-    routing::{get, put},
+    extract::DefaultBodyLimit,
+    middleware::{from_fn, from_fn_with_state},
+};
+use maildrop::port::IndexError;
+use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_swagger_ui::{Config, SwaggerUi};
+
+pub(crate) use bulk::BulkResult;
+
+use crate::{
+    AdminApi, BODY_OCTETS_MAX, Problem,
+    api::{Api, Shared},
+    guard, idempotency, request,
 };
 
-use maildrop::port::IndexError;
+/// Where messages are delivered: the one route that takes a body of any length.
+pub(crate) const MESSAGES: &str = "/v1/tenants/{tenant}/mailboxes/{address}/messages";
+/// How often a change is made anew from a resource that somebody else is changing, too.
+const CHANGE_ATTEMPTS: u32 = 20;
 
-use crate::{AdminApi, BODY_OCTETS_MAX, Problem, REQUEST_TIMEOUT, auth};
-
-/// All routes. What is under `/v1` needs a token; the fallback too, so that nobody can tell what exists.
-pub(crate) fn router(api: Arc<AdminApi>) -> Router {
-    let v1 = Router::new()
-        .route("/tenants", get(tenants::list).post(tenants::create))
-        .route("/tenants/{tenant}", get(tenants::read).delete(tenants::delete))
-        .route("/tenants/{tenant}/domains", get(domains::list).post(domains::create))
-        .route("/tenants/{tenant}/domains/{domain}", axum::routing::delete(domains::delete))
-        .route("/tenants/{tenant}/mailboxes", get(mailboxes::list).post(mailboxes::create))
-        .route("/tenants/{tenant}/mailboxes/{address}", get(mailboxes::read).delete(mailboxes::delete))
-        .route("/tenants/{tenant}/mailboxes/{address}/password", put(mailboxes::set_password))
-        .fallback(no_such_route)
-        .method_not_allowed_fallback(method_not_allowed)
-        .layer(middleware::from_fn_with_state(Arc::clone(&api), auth::require_token));
-    let router = if api.manages { Router::new().nest("/v1", v1) } else { Router::new() };
-    router
-        .route("/livez", get(health::livez))
-        .route("/readyz", get(health::readyz))
-        .route("/metrics", get(health::metrics))
+/// The API as it is served.
+pub(crate) fn router(parts: AdminApi) -> Router {
+    let manages = parts.manages;
+    let api: Shared = Arc::new(Api::new(parts));
+    let router: Router<Shared> = public().into();
+    let router = if manages {
+        let management: Router<Shared> = management().into();
+        let browser = SwaggerUi::new("/docs").config(Config::from("/openapi.json"));
+        router.merge(management).merge(browser)
+    } else {
+        router
+    };
+    // From here on outwards: what is layered last sees a request first.
+    let router = router
         .fallback(no_such_route)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(BODY_OCTETS_MAX))
-        .layer(middleware::from_fn(time_out))
-        .with_state(api)
+        .layer(from_fn_with_state(Arc::clone(&api), idempotency::once));
+    let router = if manages {
+        router.layer(from_fn_with_state(Arc::clone(&api), guard::guard))
+    } else {
+        router.layer(from_fn_with_state(Arc::clone(&api), guard::guard_metrics))
+    };
+    router.layer(from_fn(request::time_out)).layer(from_fn(request::name)).with_state(api)
+}
+
+/// What machines ask that have no key.
+pub(crate) fn public() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(health::livez))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::metrics))
+        .routes(routes!(health::openapi))
+}
+
+/// What is under `/v1`. Each route needs its line in the authorization table, too.
+pub(crate) fn management() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(tenants::list, tenants::create))
+        .routes(routes!(tenants::read, tenants::update, tenants::delete))
+        .routes(routes!(tenants::suspend))
+        .routes(routes!(tenants::resume))
+        .routes(routes!(tenants::deletions))
+        .routes(routes!(domains::list, domains::create))
+        .routes(routes!(domains::read, domains::delete))
+        .routes(routes!(mailboxes::list, mailboxes::create))
+        .routes(routes!(bulk::create))
+        .routes(routes!(mailboxes::read, mailboxes::update, mailboxes::delete))
+        .routes(routes!(mailboxes::suspend))
+        .routes(routes!(mailboxes::resume))
+        .routes(routes!(mailboxes::set_password))
+        .routes(routes!(passwords::list, passwords::create))
+        .routes(routes!(passwords::delete))
+        .routes(routes!(messages::list, messages::deliver))
+        .routes(routes!(messages::read, messages::delete))
+        .routes(routes!(messages::raw))
+        .routes(routes!(messages::restore))
+        .routes(routes!(aliases::list, aliases::create))
+        .routes(routes!(aliases::read, aliases::delete))
+        .routes(routes!(records::tenant_sessions))
+        .routes(routes!(records::all_sessions))
+        .routes(routes!(records::end_session))
+        .routes(routes!(records::usage))
+        .routes(routes!(records::tenant_audit))
+        .routes(routes!(records::all_audit))
+        .routes(routes!(records::export_tenant_audit))
+        .routes(routes!(records::export_all_audit))
+        .routes(routes!(keys::tenant_list, keys::tenant_create))
+        .routes(routes!(keys::platform_list, keys::platform_create))
+        .routes(routes!(keys::tenant_delete))
+        .routes(routes!(keys::platform_delete))
+        .routes(routes!(certificates::list))
+        .routes(routes!(certificates::read, certificates::put, certificates::delete))
+}
+
+/// Waits before a change is made anew, longer each time: who is behind catches up.
+async fn give_way(attempt: u32) {
+    tokio::time::sleep(Duration::from_millis(u64::from(attempt) * 2)).await;
 }
 
 async fn no_such_route() -> Problem {
@@ -53,18 +128,11 @@ async fn method_not_allowed() -> Problem {
     Problem::method_not_allowed()
 }
 
-async fn time_out(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => Problem::timeout().into_response(),
-    }
-}
-
 /// Carries a change out even when its request is given up on: a large deletion that was rolled back each time
 /// its client lost patience would never be done.
-async fn to_the_end(
-    change: impl Future<Output = Result<bool, IndexError>> + Send + 'static,
-) -> Result<bool, Problem> {
+async fn to_the_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T, IndexError>> + Send + 'static,
+) -> Result<T, Problem> {
     match tokio::spawn(change).await {
         Ok(result) => Ok(result?),
         Err(error) => {

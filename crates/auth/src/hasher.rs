@@ -104,18 +104,20 @@ impl Hasher {
         self.turns.stats()
     }
 
-    /// Compares the password with a tenant's stored hash. Without one (an unknown user) the answer is
+    /// Compares the password with a tenant's stored hash. Without one (an unknown user, or one that has
+    /// none) the answer is
     /// [`Verdict::Wrong`], after the same work. `None` when there was no turn in time.
     pub(crate) async fn verify(
         &self,
+        tenant: Option<TenantId>,
         password: Password,
-        hashed: Option<(TenantId, String)>,
+        hashed: Option<String>,
     ) -> Option<Verdict> {
-        let tenant = hashed.as_ref().map_or(NO_TENANT, |(tenant, _)| *tenant);
+        let tenant = tenant.unwrap_or(NO_TENANT);
         let config = self.config;
         let nobody = Arc::clone(&self.nobody);
         self.in_turn(tenant, move || {
-            let stored = hashed.and_then(|(_, hashed)| {
+            let stored = hashed.and_then(|hashed| {
                 StoredPassword::parse(&hashed)
                     .inspect_err(|error| tracing::error!(%error, "stored password hash cannot be read"))
                     .ok()
@@ -182,19 +184,19 @@ mod tests {
         let hasher = hasher();
         let hashed = hasher.hash(Password::new(b" p\xc3\xa4ss ".to_vec())).await.unwrap();
         assert!(hashed.starts_with("$argon2id$"), "{hashed}");
-        let verify = |p: &[u8]| hasher.verify(Password::new(p.to_vec()), Some((NO_TENANT, hashed.clone())));
+        let verify = |p: &[u8]| hasher.verify(None, Password::new(p.to_vec()), Some(hashed.clone()));
         assert_eq!(verify(b" p\xc3\xa4ss ").await, Some(Verdict::Good { outdated: false }));
         assert_eq!(verify(b"p\xc3\xa4ss").await, Some(Verdict::Wrong));
         assert_eq!(verify(b"").await, Some(Verdict::Wrong));
         let nothing = || Password::new(vec![]);
-        assert_eq!(hasher.verify(nothing(), None).await, Some(Verdict::Wrong));
-        assert_eq!(hasher.verify(nothing(), Some((NO_TENANT, "garbage".into()))).await, Some(Verdict::Wrong));
+        assert_eq!(hasher.verify(None, nothing(), None).await, Some(Verdict::Wrong));
+        assert_eq!(hasher.verify(None, nothing(), Some("garbage".into())).await, Some(Verdict::Wrong));
     }
 
     #[tokio::test]
     async fn an_outdated_hash_is_told() {
-        let hashed = (NO_TENANT, "{SSHA}9/n6OBTGSyu+bYEM05BnchZP0KH+Jtgo".to_owned());
-        let verdict = hasher().verify(Password::new(b"correct horse".to_vec()), Some(hashed)).await;
+        let hashed = "{SSHA}9/n6OBTGSyu+bYEM05BnchZP0KH+Jtgo".to_owned();
+        let verdict = hasher().verify(None, Password::new(b"correct horse".to_vec()), Some(hashed)).await;
         assert_eq!(verdict, Some(Verdict::Good { outdated: true }));
     }
 
@@ -216,9 +218,9 @@ mod tests {
         };
         let hasher = Hasher::new(config).unwrap();
         let busy = hasher.turns.acquire(NO_TENANT).await.unwrap();
-        assert_eq!(hasher.verify(Password::new(vec![]), None).await, None);
+        assert_eq!(hasher.verify(None, Password::new(vec![]), None).await, None);
         drop(busy);
-        assert_eq!(hasher.verify(Password::new(vec![]), None).await, Some(Verdict::Wrong));
+        assert_eq!(hasher.verify(None, Password::new(vec![]), None).await, Some(Verdict::Wrong));
     }
 
     #[tokio::test]
@@ -234,7 +236,7 @@ mod tests {
         let crowd: Vec<_> = (0..100)
             .map(|_| {
                 let hasher = hasher.clone();
-                tokio::spawn(async move { hasher.verify(Password::new(vec![]), None).await })
+                tokio::spawn(async move { hasher.verify(None, Password::new(vec![]), None).await })
             })
             .collect();
         while hasher.stats().waiting < 100 {

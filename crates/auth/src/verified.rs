@@ -49,7 +49,9 @@ impl VerifiedCache {
 
 #[cfg(test)]
 mod tests {
-    use maildrop::{MailboxId, TenantId};
+    use std::sync::Arc;
+
+    use maildrop::{Access, LoginScope, MailboxId, State, TenantId};
 
     use super::*;
 
@@ -59,13 +61,16 @@ mod tests {
         let login = Address::try_from("a@b.test").unwrap();
         let other = Address::try_from("a@b.tes").unwrap();
         let password = |p: &str| Password::new(p.as_bytes().to_vec());
-        let verified = Verified {
+        let access = Access {
             tenant: TenantId::generate(),
             mailbox: MailboxId::generate(),
+            tenant_revision: 1,
             credential_version: 1,
-            remembered: false,
+            scope: LoginScope::Full,
+            rules: Arc::default(),
         };
-        cache.insert(&login, &password("x"), verified);
+        let verified = Verified { access, state: State::Active, remembered: false, until: None };
+        cache.insert(&login, &password("x"), verified.clone());
         assert_eq!(cache.get(&login, &password("x")), Some(Verified { remembered: true, ..verified }));
         assert_eq!(cache.get(&login, &password("y")), None);
         assert_eq!(cache.get(&other, &password("tx")), None);

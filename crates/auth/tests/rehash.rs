@@ -4,60 +4,73 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_trait::async_trait;
-use auth::{Authenticator, Hasher, HasherConfig, Password, Rehash, VerifiedCache};
+use auth::{Authenticator, Hasher, HasherConfig, Password, VerifiedCache};
 use index::{Sqlite, Store};
 use maildrop::{
-    Actor, Address, Domain, DomainName, MailboxId, NewMailbox, SealedKey, Tenant, TenantId, TenantName,
+    Actor, Address, Domain, DomainName, FairGate, MailboxId, MailboxSettings, NewMailbox, SealedKey, State,
+    Tenant, TenantId, TenantName, TenantSettings,
     port::{Clock as _, SystemClock},
 };
-use tokio::sync::mpsc;
 
 /// The password is "correct horse".
 const IMPORTED: &str = "{SSHA}9/n6OBTGSyu+bYEM05BnchZP0KH+Jtgo";
-
-#[derive(Debug)]
-struct Told(mpsc::UnboundedSender<(TenantId, MailboxId, String, String)>);
-
-#[async_trait]
-impl Rehash for Told {
-    async fn rehash(&self, tenant: TenantId, mailbox: MailboxId, old_hash: &str, new_hash: &str) {
-        self.0.send((tenant, mailbox, old_hash.to_owned(), new_hash.to_owned())).unwrap();
-    }
-}
 
 #[tokio::test]
 async fn after_a_good_login_and_no_other() {
     let dir = tempfile::tempdir().unwrap();
     let store: Store = Arc::new(Sqlite::open(&dir.path().join("index.sqlite")).await.unwrap()).into();
-    let actor = Actor { name: "test".into(), origin: "local".into() };
-    let (tenant, at) = (TenantId::generate(), SystemClock.now());
-    let name = TenantName::try_from("one").unwrap();
-    let key = SealedKey(vec![0; 32]);
-    store.directory.create_tenant(&Tenant { id: tenant, name, key, created_at: at }, &actor).await.unwrap();
-    let domain = Domain { name: DomainName::try_from("one.test").unwrap(), created_at: at };
-    store.directory.create_domain(tenant, &domain, &actor).await.unwrap();
+    let actor = Actor { name: "test".into(), origin: "local".into(), request: String::new() };
+    let at = SystemClock.now();
+    let tenant = Tenant {
+        id: TenantId::generate(),
+        name: TenantName::try_from("one").unwrap(),
+        state: State::Active,
+        revision: 1,
+        settings: TenantSettings::default(),
+        key: SealedKey(vec![0; 32]),
+        created_at: at,
+    };
+    store.directory.create_tenant(&tenant, &actor).await.unwrap();
+    let domain = Domain { name: DomainName::try_from("one.test").unwrap(), alias_of: None, created_at: at };
+    store.directory.create_domain(tenant.id, &domain, false, &actor).await.unwrap();
+    let address = Address::try_from("a@one.test").unwrap();
     let mailbox = NewMailbox {
         id: MailboxId::generate(),
-        address: Address::try_from("a@one.test").unwrap(),
-        password_hash: IMPORTED.into(),
-        quota_octets: None,
+        address: address.clone(),
+        password_hash: Some(IMPORTED.into()),
+        suspended: false,
+        settings: MailboxSettings::default(),
     };
-    store.directory.create_mailbox(tenant, &mailbox, &actor, at).await.unwrap();
+    store.directory.create_mailboxes(tenant.id, &[mailbox], &actor, at).await.unwrap()[0].as_ref().unwrap();
 
     let hasher = Hasher::new(HasherConfig { memory_kib: 64, passes: 1, ..HasherConfig::default() }).unwrap();
-    let (tell, mut told) = mpsc::unbounded_channel();
     let verified = VerifiedCache::new(10, Duration::from_mins(1));
-    let authenticator =
-        Authenticator::new(store.directory, hasher, verified).with_rehash(Arc::new(Told(tell)));
+    let gate = || FairGate::new(10, 10);
+    let authenticator = Authenticator::new(Arc::clone(&store.directory), hasher, verified, gate(), gate());
     let password = |text: &str| Password::new(text.as_bytes().to_vec());
+    let stored = async || {
+        let account = store.directory.all_tenants_account(&address).await.unwrap().unwrap();
+        (account.password_hash.unwrap(), account.credential_version)
+    };
     authenticator.verify("a@one.test", &password("wrong")).await.unwrap_err();
+    assert_eq!(stored().await, (IMPORTED.into(), 1));
     authenticator.verify("a@one.test", &password("correct horse")).await.unwrap();
-    let (of_tenant, of_mailbox, old, new) = told.recv().await.unwrap();
-    assert_eq!((of_tenant, of_mailbox, old.as_str()), (tenant, mailbox.id, IMPORTED));
-    assert!(new.starts_with("$argon2id$v=19$m=64,t=1,p=1$"), "{new}");
+    let (hash, version) = tokio::time::timeout(Duration::from_secs(20), async {
+        loop {
+            let stored = stored().await;
+            if stored.0 != IMPORTED {
+                break stored;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .unwrap();
+    assert!(hash.starts_with("$argon2id$v=19$m=64,t=1,p=1$"), "{hash}");
+    assert_eq!(version, 1, "it is the same password: nobody has to log in anew");
     // Remembered now: nothing is hashed again.
     assert!(authenticator.verify("a@one.test", &password("correct horse")).await.unwrap().remembered);
-    drop(authenticator);
-    assert_eq!(told.recv().await, None);
+    let again = authenticator.verify_again("a@one.test", &password("correct horse")).await.unwrap();
+    assert!(!again.remembered, "good under the new hash as well");
+    assert_eq!(stored().await.0, hash);
 }

@@ -100,6 +100,11 @@ impl BlobLayout {
         format!("{}t/{tenant}/p/", self.prefix)
     }
 
+    /// What the keys of everything of `tenant` start with.
+    pub fn everything(&self, tenant: TenantId) -> String {
+        format!("{}t/{tenant}/", self.prefix)
+    }
+
     /// Whose pack a listed key is, or `None` where it is not a pack of this layout.
     pub fn parse(&self, key: &BlobKey) -> Option<(TenantId, PackId)> {
         let mut segments = key.as_str().strip_prefix(self.prefix.as_str())?.split('/');

@@ -52,6 +52,33 @@ impl Keyring {
         self.wrap.seal(tenant, &TenantKey::generate()?)
     }
 
+    /// Seals a secret of `tenant` under its data key.
+    pub async fn seal_secret(
+        &self,
+        tenant: TenantId,
+        key: &SealedKey,
+        purpose: &str,
+        secret: &[u8],
+    ) -> Result<Vec<u8>, BlobError> {
+        let key = self.open(tenant, key).await?;
+        key.seal_secret(tenant, purpose, secret)
+            .ok_or_else(|| BlobError::Unavailable("the secret could not be sealed".into()))
+    }
+
+    /// Opens what [`seal_secret`](Self::seal_secret) sealed for the same tenant and purpose; anything else
+    /// is [`BlobError::Corrupt`].
+    pub async fn open_secret(
+        &self,
+        tenant: TenantId,
+        key: &SealedKey,
+        purpose: &str,
+        sealed: &[u8],
+    ) -> Result<Vec<u8>, BlobError> {
+        let key = self.open(tenant, key).await?;
+        key.open_secret(tenant, purpose, sealed)
+            .ok_or_else(|| BlobError::Corrupt(format!("sealed secret ({purpose}) does not open")))
+    }
+
     /// The data key of `tenant`.
     pub async fn open(&self, tenant: TenantId, sealed: &SealedKey) -> Result<Arc<TenantKey>, BlobError> {
         // The whole sealed key is part of the cache's key: another tenant's, or a damaged one, is never

@@ -12,6 +12,7 @@ use maildrop::{
     EntryEnvelope, Extent, PackId, SealedKey, TenantId,
     port::{BlobError, BlobStore, BodyStream, EntryWriter, Read},
 };
+use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 
 use crate::{BlobLayout, EntryScanner, Keyring, ObjectStore, ScanItem};
@@ -106,6 +107,41 @@ impl Packs {
 impl BlobStore for Packs {
     fn new_tenant_key(&self, tenant: TenantId) -> Result<SealedKey, BlobError> {
         self.inner.keyring.generate(tenant)
+    }
+
+    async fn seal_secret(
+        &self,
+        tenant: TenantId,
+        key: &SealedKey,
+        purpose: &str,
+        secret: &[u8],
+    ) -> Result<Vec<u8>, BlobError> {
+        self.inner.keyring.seal_secret(tenant, key, purpose, secret).await
+    }
+
+    async fn open_secret(
+        &self,
+        tenant: TenantId,
+        key: &SealedKey,
+        purpose: &str,
+        sealed: &[u8],
+    ) -> Result<Vec<u8>, BlobError> {
+        self.inner.keyring.open_secret(tenant, key, purpose, sealed).await
+    }
+
+    async fn purge(&self, tenant: TenantId) -> Result<u64, BlobError> {
+        let inner = &self.inner;
+        let prefix = inner.layout.everything(tenant);
+        // From the beginning each time: what was there is gone.
+        let page = inner.store.list(&prefix, None).await?;
+        let keys: Vec<_> = page.objects.into_iter().map(|listed| listed.key).collect();
+        if keys.is_empty() {
+            // What was being uploaded when the tenant went can no longer end.
+            inner.store.abort_leftovers(&prefix, OffsetDateTime::now_utc()).await?;
+            return Ok(0);
+        }
+        inner.store.delete(&keys).await?;
+        Ok(keys.len() as u64)
     }
 
     async fn writer(

@@ -7,9 +7,9 @@ use std::{
 
 use lmtp_proto::{Config, Envelope, Event, RecipientAnswer, Session, Step};
 use maildrop::{
-    Address, Deliveries, Delivery, NewDelivery, Outcome, PackId, Recipient, RecipientCheck, SessionId,
-    TenantId, Trace,
-    port::{Clock, SystemClock},
+    Address, Deliveries, Delivery, NewDelivery, Outcome, PackId, Recipient, RecipientCheck, Rules, SessionId,
+    SuspendedReply, TenantId, Trace, TrafficLog,
+    port::{Clock, SystemClock, Traffic},
 };
 use tracing::{Instrument as _, debug, info, warn};
 
@@ -61,13 +61,14 @@ impl LmtpConfig {
 pub struct LmtpService {
     config: LmtpConfig,
     deliveries: Deliveries,
+    traffic: TrafficLog,
     metrics: Metrics,
 }
 
 impl LmtpService {
     /// A service over these parts.
-    pub fn new(config: LmtpConfig, deliveries: Deliveries, metrics: Metrics) -> Self {
-        Self { config, deliveries, metrics }
+    pub fn new(config: LmtpConfig, deliveries: Deliveries, traffic: TrafficLog, metrics: Metrics) -> Self {
+        Self { config, deliveries, traffic, metrics }
     }
 
     /// Serves a connection. Without a seat it is told so and closed.
@@ -156,7 +157,8 @@ impl Connection<'_> {
                 self.proto.idle_timeout(&mut self.wire.out);
                 ("idle", true)
             }
-            Err(End::Closing) => {
+            // Nobody logs in here, so that nobody is ended.
+            Err(End::Closing | End::Ended) => {
                 self.proto.shutting_down(&mut self.wire.out);
                 ("closing", true)
             }
@@ -177,8 +179,8 @@ impl Connection<'_> {
                 }
                 Step::NeedInput => {
                     // A message under way is let in: half of it would only come again.
-                    if self.wire.is_closing() && self.proto.is_between_commands() {
-                        return Err(End::Closing);
+                    if let Some(end) = self.wire.end().filter(|_| self.proto.is_between_commands()) {
+                        return Err(end);
                     }
                     self.wire.flush().await?;
                     let proto = &mut self.proto;
@@ -227,7 +229,8 @@ impl Connection<'_> {
                     None => Vec::new(),
                 };
                 self.service.metrics.lmtp.delivery_duration.observe(seconds_since(start));
-                let delivered = outcomes.iter().filter(|outcome| **outcome == Outcome::Delivered).count();
+                let delivered =
+                    outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Delivered(_))).count();
                 self.tally.messages += 1;
                 self.tally.delivered += delivered as u64;
                 self.tally.octets += self.octets;
@@ -263,7 +266,13 @@ impl Connection<'_> {
             "delivery ended"
         );
         metrics.lmtp.deliveries.with_label_values(&[word]).inc();
-        let octets = if outcome == Outcome::Delivered { self.octets } else { 0 };
+        let delivered = matches!(outcome, Outcome::Delivered(_));
+        let octets = if delivered { self.octets } else { 0 };
+        if delivered {
+            let traffic = Traffic { messages_in: 1, octets_in: octets, ..Traffic::default() };
+            let rules = Rules::default();
+            self.service.traffic.count(recipient.tenant, recipient.mailbox, &rules, traffic);
+        }
         metrics.tenants.delivery(recipient.tenant, word, octets);
         if outcome == Outcome::OverQuota {
             self.count_over_quota(recipient.tenant, "data");
@@ -301,6 +310,13 @@ impl Connection<'_> {
             Ok(RecipientCheck::OverQuota { tenant }) => {
                 self.count_over_quota(tenant, "rcpt");
                 RecipientAnswer::OverQuota
+            }
+            Ok(RecipientCheck::TooLarge) => RecipientAnswer::TooLarge,
+            Ok(RecipientCheck::Suspended(SuspendedReply::Permanent)) => RecipientAnswer::Disabled,
+            Ok(RecipientCheck::Suspended(SuspendedReply::Temporary)) => RecipientAnswer::Suspended,
+            Ok(RecipientCheck::Throttled { tenant }) => {
+                self.service.metrics.tenants.refusal(tenant, "rate");
+                RecipientAnswer::Throttled
             }
             Err(error) => {
                 warn!(error = &error as &dyn std::error::Error, "recipient could not be looked up");
@@ -342,8 +358,9 @@ impl Connection<'_> {
 /// What a client is told of a recipient's delivery.
 fn outcome_reply(outcome: Outcome) -> lmtp_proto::Outcome {
     match outcome {
-        Outcome::Delivered => lmtp_proto::Outcome::Delivered,
+        Outcome::Delivered(_) => lmtp_proto::Outcome::Delivered,
         Outcome::OverQuota => lmtp_proto::Outcome::OverQuota,
+        Outcome::TooLarge => lmtp_proto::Outcome::TooLarge,
         Outcome::Unknown => lmtp_proto::Outcome::Unknown,
         Outcome::StorageFull => lmtp_proto::Outcome::StorageFull,
         Outcome::Temporary => lmtp_proto::Outcome::Temporary,
@@ -360,6 +377,7 @@ fn answer_word(answer: RecipientAnswer) -> &'static str {
         RecipientAnswer::Disabled => "disabled",
         RecipientAnswer::Suspended => "suspended",
         RecipientAnswer::TooMany => "too_many",
+        RecipientAnswer::Throttled => "throttled",
         RecipientAnswer::Temporary => "temporary",
     }
 }
@@ -367,8 +385,9 @@ fn answer_word(answer: RecipientAnswer) -> &'static str {
 /// The outcome's word in the metrics.
 fn outcome_word(outcome: Outcome) -> &'static str {
     match outcome {
-        Outcome::Delivered => "delivered",
+        Outcome::Delivered(_) => "delivered",
         Outcome::OverQuota => "over_quota",
+        Outcome::TooLarge => "too_large",
         Outcome::Unknown => "unknown",
         Outcome::StorageFull => "storage_full",
         Outcome::Temporary => "temporary",

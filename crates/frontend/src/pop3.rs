@@ -12,7 +12,7 @@ mod transaction;
 use std::{sync::Arc, time::Duration};
 
 use auth::Authenticator;
-use maildrop::{Maildrops, SessionId};
+use maildrop::{Maildrops, SessionId, Throttle, TrafficLog};
 use pop3_proto::{Authorization, LineBuffer, Policy, Tls, replies};
 use tokio::{net::TcpStream, time::Instant};
 use tracing::{Instrument as _, debug, info};
@@ -21,8 +21,9 @@ use crate::{
     drain::DrainHandle,
     listen::{Refusal, Seat},
     metrics::{Active, Listener, Metrics},
+    sessions::{LoggedIn, Sessions},
     stream::{Peer, Stream, session_span},
-    tls::TlsIdentity,
+    tls::{Accepted, TlsIdentity},
     wire::{End, Wire},
 };
 
@@ -81,7 +82,19 @@ pub struct Pop3Service {
     authenticator: Authenticator,
     maildrops: Maildrops,
     tls: Option<TlsIdentity>,
+    tenancy: Tenancy,
     metrics: Metrics,
+}
+
+/// What holds tenants to their limits, and lets administrators end sessions.
+#[derive(Clone, Debug)]
+pub struct Tenancy {
+    /// Grants rates.
+    pub throttle: Throttle,
+    /// Counts what is sent.
+    pub traffic: TrafficLog,
+    /// Who is logged in on this node.
+    pub sessions: Sessions,
 }
 
 impl Pop3Service {
@@ -91,10 +104,11 @@ impl Pop3Service {
         authenticator: Authenticator,
         maildrops: Maildrops,
         tls: Option<TlsIdentity>,
+        tenancy: Tenancy,
         metrics: Metrics,
     ) -> Self {
         let policy = Policy::new("", "Postern");
-        Self { config, policy, authenticator, maildrops, tls, metrics }
+        Self { config, policy, authenticator, maildrops, tls, tenancy, metrics }
     }
 
     /// Serves a connection that begins in the clear. Without a seat it is told so and closed.
@@ -116,7 +130,8 @@ impl Pop3Service {
         let tls = if offered { Tls::Available } else { Tls::Unavailable };
         let session = SessionId::generate();
         let span = session_span("pop3", session, peer, self.config.log_clients);
-        self.run(session, stream, peer, Listener::Pop3, tls, drain).instrument(span).await;
+        let accepted = Accepted { stream, greeting: None };
+        self.run(session, accepted, peer, Listener::Pop3, tls, drain).instrument(span).await;
         drop(seat);
     }
 
@@ -135,9 +150,9 @@ impl Pop3Service {
             // Boxed, as all that happens once per session is: an idle session's task keeps room for the
             // largest of what it may ever wait for.
             match Box::pin(tls.accept(stream)).await {
-                Ok(stream) => {
-                    self.metrics.pop3.handshake(Listener::Pop3s, Ok(stream.tls_version()));
-                    self.run(session, stream, peer, Listener::Pop3s, Tls::Active, drain).await;
+                Ok(accepted) => {
+                    self.metrics.pop3.handshake(Listener::Pop3s, Ok(accepted.stream.tls_version()));
+                    self.run(session, accepted, peer, Listener::Pop3s, Tls::Active, drain).await;
                 }
                 Err(error) => {
                     self.metrics.pop3.handshake(Listener::Pop3s, Err(&error));
@@ -153,7 +168,7 @@ impl Pop3Service {
     async fn run(
         &self,
         id: SessionId,
-        stream: Stream,
+        Accepted { stream, greeting }: Accepted,
         peer: Peer,
         listener: Listener,
         tls: Tls,
@@ -165,10 +180,16 @@ impl Pop3Service {
             PlaintextAuth::Always => true,
         };
         // No angle brackets: `<…@…>` would be an invitation to APOP (RFC 1939 §7).
-        let greeting = format!("{} Postern ready ({id})", self.config.hostname).into();
-        let policy = Policy { tls, plaintext_login, greeting, ..self.policy.clone() };
+        let greeting = match greeting {
+            Some(greeting) => format!("{greeting} ({id})"),
+            None => format!("{} Postern ready ({id})", self.config.hostname),
+        };
+        let policy = Policy { tls, plaintext_login, greeting: greeting.into(), ..self.policy.clone() };
         let session = Session {
             service: self,
+            id,
+            peer,
+            logged_in: None,
             active: self.metrics.pop3.active(listener, stream.tls_version()),
             listener,
             wire: self.wire(stream, drain),
@@ -191,6 +212,10 @@ impl Pop3Service {
 /// One connection.
 struct Session<'a> {
     service: &'a Pop3Service,
+    id: SessionId,
+    peer: Peer,
+    /// Its place among those that can be ended, once it is logged in.
+    logged_in: Option<LoggedIn>,
     /// Counts it among those now open.
     active: Active,
     listener: Listener,
@@ -267,6 +292,10 @@ impl Session<'_> {
             End::Closing => {
                 replies::shutting_down(&mut self.wire.out);
                 "closing"
+            }
+            End::Ended => {
+                replies::session_ended(&mut self.wire.out);
+                "ended"
             }
         }
     }

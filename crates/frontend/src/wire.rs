@@ -3,6 +3,7 @@
 use std::{io, time::Duration};
 
 use tokio::io::AsyncWriteExt as _;
+use tokio_util::sync::CancellationToken;
 
 use crate::{drain::DrainHandle, metrics::WireOctets, stream::Stream};
 
@@ -25,6 +26,8 @@ pub(crate) enum End {
     Stalled,
     /// This node goes down.
     Closing,
+    /// An administrator ended the session.
+    Ended,
 }
 
 impl From<io::Error> for End {
@@ -44,6 +47,8 @@ pub(crate) struct Wire {
     /// Longest time without progress while writing.
     write_timeout: Duration,
     octets: WireOctets,
+    /// Cancelled when an administrator ends the session; there from the login on.
+    ended: Option<CancellationToken>,
     /// Where in `out` the reply to the command under way begins, or its first octet, once that was written.
     reply: Reply,
 }
@@ -63,12 +68,40 @@ impl Wire {
         octets: WireOctets,
     ) -> Self {
         let reply = Reply::At(0);
-        Self { stream: Some(stream), out: Vec::new(), drain, write_timeout, octets, reply }
+        Self { stream: Some(stream), out: Vec::new(), drain, write_timeout, octets, ended: None, reply }
     }
 
     /// The encrypted stream's version of TLS, or `none`.
     pub(crate) fn tls_version(&self) -> &'static str {
         self.stream.as_ref().map_or("none", Stream::tls_version)
+    }
+
+    /// Lets the session be ended by `ended` from now on.
+    pub(crate) fn end_with(&mut self, ended: CancellationToken) {
+        self.ended = Some(ended);
+    }
+
+    /// Waits, because the client may have no more for now; for no longer than it takes to be told to end.
+    pub(crate) async fn pause(&self, pause: Duration) -> Result<(), End> {
+        let over = tokio::time::sleep(pause);
+        tokio::select! {
+            () = over => Ok(()),
+            end = self.told_to_end() => Err(end),
+        }
+    }
+
+    async fn told_to_end(&self) -> End {
+        let drain = self.drain.clone();
+        match self.ended.clone() {
+            Some(ended) => tokio::select! {
+                () = ended.cancelled() => End::Ended,
+                () = drain.closing() => End::Closing,
+            },
+            None => {
+                drain.closing().await;
+                End::Closing
+            }
+        }
     }
 
     /// What is gathered from here on is the reply to a command.
@@ -98,9 +131,17 @@ impl Wire {
     /// Waits for octets from the client and hands them to `take`; for no longer than `idle`.
     pub(crate) async fn read(&mut self, idle: Duration, take: impl FnMut(&[u8])) -> Result<(), End> {
         let drain = self.drain.clone();
+        let Some(ended) = self.ended.clone() else {
+            return tokio::select! {
+                // Octets that are there already are worth more than a drain that has just begun.
+                biased;
+                read = self.read_on(idle, take) => read,
+                () = drain.closing() => Err(End::Closing),
+            };
+        };
         tokio::select! {
-            // Octets that are there already are worth more than a drain that has just begun.
             biased;
+            () = ended.cancelled() => Err(End::Ended),
             read = self.read_on(idle, take) => read,
             () = drain.closing() => Err(End::Closing),
         }
@@ -120,9 +161,12 @@ impl Wire {
         }
     }
 
-    /// Whether the session shall end at the next command.
-    pub(crate) fn is_closing(&self) -> bool {
-        self.drain.is_closing()
+    /// Why the session shall end at the next command, if it shall.
+    pub(crate) fn end(&self) -> Option<End> {
+        if self.ended.as_ref().is_some_and(CancellationToken::is_cancelled) {
+            return Some(End::Ended);
+        }
+        self.drain.is_closing().then_some(End::Closing)
     }
 
     /// Writes what was gathered if it has become much.

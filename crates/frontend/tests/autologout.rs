@@ -6,11 +6,14 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use auth::{Authenticator, Hasher, HasherConfig, Password, VerifiedCache};
 use blob::{BlobLayout, DiskConfig, DiskStore, Keyring, MasterKey, Packs, PacksConfig};
-use frontend::{Bound, Drain, Limits, ListenAddr, Metrics, Pop3Config, Pop3Service, Server};
+use frontend::{
+    Bound, Drain, Limits, ListenAddr, Metrics, Pop3Config, Pop3Service, Server, Sessions, Tenancy,
+};
 use index::{Sqlite, Store};
 use maildrop::{
-    Actor, Address, Deliveries, Domain, DomainName, MailboxId, Maildrops, NewDelivery, NewMailbox, NodeId,
-    Outcome, RecipientCheck, Releaser, Tenant, TenantCache, TenantId, TenantName,
+    Actor, Address, Deliveries, Domain, DomainName, FairGate, MailboxId, MailboxSettings, Maildrops,
+    NewDelivery, NewMailbox, NodeId, Outcome, RecipientCheck, Releaser, State, Tenant, TenantCache, TenantId,
+    TenantName, TenantSettings, Throttle, TrafficLog, Uid,
     port::{BlobStore, Clock as _, SystemClock},
 };
 use tokio::{
@@ -27,32 +30,39 @@ async fn serve(dir: &Path, drain: &Drain) -> std::path::PathBuf {
     let blob: Arc<dyn BlobStore> =
         Arc::new(Packs::new(objects, Keyring::new(Arc::new(key)), layout, PacksConfig::default()));
     let hasher = Hasher::new(HasherConfig { memory_kib: 64, passes: 1, ..HasherConfig::default() }).unwrap();
-    let actor = Actor { name: "test".into(), origin: "local".into() };
+    let actor = Actor { name: "test".into(), origin: "local".into(), request: String::new() };
     let tenant = TenantId::generate();
     let at = SystemClock.now();
     let new = Tenant {
         id: tenant,
         name: TenantName::try_from("one").unwrap(),
+        state: State::Active,
+        revision: 1,
+        settings: TenantSettings::default(),
         key: blob.new_tenant_key(tenant).unwrap(),
         created_at: at,
     };
     store.directory.create_tenant(&new, &actor).await.unwrap();
-    let domain = Domain { name: DomainName::try_from("one.test").unwrap(), created_at: at };
-    store.directory.create_domain(tenant, &domain, &actor).await.unwrap();
+    let domain = Domain { name: DomainName::try_from("one.test").unwrap(), alias_of: None, created_at: at };
+    store.directory.create_domain(tenant, &domain, false, &actor).await.unwrap();
     let address = Address::try_from("a@one.test").unwrap();
     let mailbox = NewMailbox {
         id: MailboxId::generate(),
         address: address.clone(),
-        password_hash: hasher.hash(Password::new(b"pw".to_vec())).await.unwrap(),
-        quota_octets: None,
+        password_hash: Some(hasher.hash(Password::new(b"pw".to_vec())).await.unwrap()),
+        suspended: false,
+        settings: MailboxSettings::default(),
     };
-    store.directory.create_mailbox(tenant, &mailbox, &actor, at).await.unwrap();
+    store.directory.create_mailboxes(tenant, &[mailbox], &actor, at).await.unwrap()[0].as_ref().unwrap();
     let tenants = TenantCache::new(Arc::clone(&store.directory));
     let deliveries = Deliveries::new(
         Arc::clone(&store.directory),
         Arc::clone(&store.index),
         Arc::clone(&blob),
         tenants.clone(),
+        Throttle::default(),
+        FairGate::new(10, 10),
+        FairGate::new(10, 10),
     );
     let RecipientCheck::Accepted(recipient) = deliveries.recipient(address, None).await.unwrap() else {
         panic!("the mailbox takes no mail");
@@ -61,18 +71,37 @@ async fn serve(dir: &Path, drain: &Drain) -> std::path::PathBuf {
         NewDelivery { sender: String::new(), recipients: vec![recipient], trace: vec![], received_at: at };
     let mut delivery = deliveries.begin(new).await;
     delivery.write(b"From: x\r\n\r\nbody\r\n").await;
-    assert_eq!(delivery.finish().await, [Outcome::Delivered]);
+    assert_eq!(delivery.finish().await, [Outcome::Delivered(Some(Uid(1)))]);
 
     let node = NodeId::generate();
     store.index.heartbeat(node, "test", Duration::from_hours(24)).await.unwrap();
     let (releaser, _) = Releaser::start(Arc::clone(&store.index));
-    let maildrops = Maildrops::new(Arc::clone(&store.index), blob, tenants, node, releaser);
+    let maildrops = Maildrops::new(
+        Arc::clone(&store.index),
+        blob,
+        tenants,
+        node,
+        releaser,
+        FairGate::new(10, 10),
+        FairGate::new(10, 10),
+    );
     let verified = VerifiedCache::new(10, Duration::from_hours(1));
     let service = Pop3Service::new(
         Pop3Config::new("pop.test"),
-        Authenticator::new(Arc::clone(&store.directory), hasher, verified),
+        Authenticator::new(
+            Arc::clone(&store.directory),
+            hasher,
+            verified,
+            FairGate::new(10, 10),
+            FairGate::new(10, 10),
+        ),
         maildrops,
         None,
+        Tenancy {
+            throttle: Throttle::default(),
+            traffic: TrafficLog::new(Arc::clone(&store.records)),
+            sessions: Sessions::default(),
+        },
         Metrics::new(&prometheus::Registry::new()).unwrap(),
     );
     let socket = dir.join("pop3.sock");

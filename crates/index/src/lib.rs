@@ -6,28 +6,36 @@
 
 mod error;
 mod postgres;
+mod rows;
 mod schema;
 mod sqlite;
+mod words;
 
 use std::sync::Arc;
 
-use maildrop::port::{Directory, Index};
+use maildrop::port::{Directory, Index, Records};
 
-pub use postgres::{Config as PostgresConfig, Postgres};
+pub use postgres::{Config as PostgresConfig, PoolStats, Postgres};
 pub use schema::{SCHEMA_VERSION, SchemaError};
 pub use sqlite::Sqlite;
 
-/// A store that is both ports at once, as both adapters are.
+/// A store that is all these ports at once, as both adapters are.
 #[derive(Clone, Debug)]
 pub struct Store {
     /// Maildrops, locks, messages.
     pub index: Arc<dyn Index>,
     /// Tenants, domains, mailboxes.
     pub directory: Arc<dyn Directory>,
+    /// The audit log, answers to repeated requests, traffic.
+    pub records: Arc<dyn Records>,
 }
 
-impl<T: Index + Directory + 'static> From<Arc<T>> for Store {
+impl<T: Index + Directory + Records + 'static> From<Arc<T>> for Store {
     fn from(store: Arc<T>) -> Self {
-        Self { index: Arc::clone(&store) as Arc<dyn Index>, directory: store }
+        Self {
+            index: Arc::clone(&store) as Arc<dyn Index>,
+            directory: Arc::clone(&store) as Arc<dyn Directory>,
+            records: store,
+        }
     }
 }

@@ -3,6 +3,8 @@
 mod batch;
 mod directory;
 mod maildrops;
+mod records;
+mod scoped;
 
 use std::{future::Future, str::FromStr as _, time::Duration};
 
@@ -66,6 +68,25 @@ pub struct Postgres {
     lease: std::sync::Mutex<Option<(NodeId, String, Duration)>>,
 }
 
+/// How many connections a [`Postgres`] has, as of when it is asked. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct PoolStats {
+    pool: PgPool,
+}
+
+impl PoolStats {
+    /// Open connections of the pool. The six that logins, releases and heartbeats have for themselves are not
+    /// of the pool.
+    pub fn size(&self) -> u32 {
+        self.pool.size()
+    }
+
+    /// Those of them that nobody uses.
+    pub fn idle(&self) -> u32 {
+        u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX)
+    }
+}
+
 impl Postgres {
     /// Connects, and checks that the schema is one this binary can serve on.
     pub async fn connect(config: Config) -> Result<Self, SchemaError> {
@@ -84,6 +105,30 @@ impl Postgres {
             return Err(SchemaError::Unsuitable(format!(
                 "default_transaction_isolation is '{isolation}', but locks need 'read committed'"
             )));
+        }
+        // The wall between tenants must stand before anything is served behind it.
+        let walled: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM pg_roles r
+                             WHERE r.rolname = 'postern_tenant' AND pg_has_role(r.oid, 'MEMBER'))",
+        )
+        .fetch_one(&pool)
+        .await?;
+        if !walled {
+            return Err(SchemaError::Unsuitable(
+                "this database user may not act as role 'postern_tenant', which walls tenants off from each \
+                 other: GRANT postern_tenant TO it"
+                    .to_owned(),
+            ));
+        }
+        // The other side of the wall: what is done for no tenant in particular must see them all.
+        let blind: bool =
+            sqlx::query_scalar("SELECT row_security_active('tenants'::regclass)").fetch_one(&pool).await?;
+        if blind {
+            return Err(SchemaError::Unsuitable(
+                "row-level security hides every tenant from this database user: serve as the owner of the \
+                 tables, or as a user with BYPASSRLS"
+                    .to_owned(),
+            ));
         }
         let synchronous: String = sqlx::query_scalar("SHOW synchronous_commit").fetch_one(&pool).await?;
         if synchronous == "off" {
@@ -104,6 +149,11 @@ impl Postgres {
             pool,
             statement_timeout,
         })
+    }
+
+    /// How busy the pool of connections is, to be watched.
+    pub fn pool(&self) -> PoolStats {
+        PoolStats { pool: self.pool.clone() }
     }
 
     /// Applies the migrations that are missing.

@@ -1,8 +1,10 @@
 //! SQLite: the embedded index. One process, so nodes and locks are kept in memory behind the same port.
 
+mod audit;
 mod directory;
 mod locks;
 mod maildrops;
+mod records;
 
 use std::{
     fs::{File, TryLockError},

@@ -17,6 +17,8 @@ pub enum RecipientAnswer {
     Disabled,
     /// The mailbox takes no mail for now.
     Suspended,
+    /// The mailbox, or all of its kind, gets more mail than it may (RFC 3463 §3.8, X.7.1).
+    Throttled,
     /// Something of ours failed and may work later.
     Temporary,
     /// Send the rest in another transaction, because this one is for as many mailboxes as it can be or
@@ -60,6 +62,7 @@ impl RecipientAnswer {
             Self::TooLarge => TOO_LARGE,
             Self::Disabled => DISABLED,
             Self::Suspended => Reply("450 4.2.1 the mailbox is disabled for now"),
+            Self::Throttled => Reply("451 4.7.1 too much mail at once, please try again"),
             Self::Temporary => TEMPORARY,
             Self::TooMany => crate::reply::TOO_MANY_RECIPIENTS,
         }

@@ -3,5 +3,5 @@
 mod canonical;
 mod unstuff;
 
-pub(crate) use canonical::Canonicaliser;
+pub use canonical::Canonicaliser;
 pub(crate) use unstuff::{Unstuffed, Unstuffer};

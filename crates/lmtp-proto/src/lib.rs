@@ -28,6 +28,7 @@ mod session;
 
 pub use address::Address;
 pub use answer::{Outcome, RecipientAnswer};
+pub use body::Canonicaliser;
 pub use config::Config;
 pub use event::{BodyType, Envelope, Event, MAX_BODY_EVENT_OCTETS, Step};
 pub use session::Session;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Serialize, Serializer};
+
 /// Longest domain name in octets (RFC 5321 §4.5.3.1.2).
 const DOMAIN_OCTETS_MAX: usize = 255;
 /// Longest local part in octets (RFC 5321 §4.5.3.1.1).
@@ -26,8 +28,9 @@ pub enum AddressError {
     Domain,
 }
 
-/// A domain name in lower case: labels of letters, digits and hyphens (IDNs as A-labels).
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+/// A domain name in lower case: labels of letters, digits and hyphens. An internationalised name is turned into
+/// its A-labels (RFC 5890), so that both spellings are one domain.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 pub struct DomainName(String);
 
 impl DomainName {
@@ -47,6 +50,9 @@ impl TryFrom<&str> for DomainName {
                 && !l.starts_with('-')
                 && !l.ends_with('-')
         };
+        let ascii = (!text.is_ascii()).then(|| idna::domain_to_ascii_strict(text)).transpose();
+        let ascii = ascii.map_err(|_| AddressError::Domain)?;
+        let text = ascii.as_deref().unwrap_or(text);
         if text.is_empty() || text.len() > DOMAIN_OCTETS_MAX || !text.split('.').all(label) {
             return Err(AddressError::Domain);
         }
@@ -112,6 +118,12 @@ impl TryFrom<&str> for Address {
     }
 }
 
+impl Serialize for Address {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
@@ -137,6 +149,8 @@ mod tests {
     fn folds_case() {
         check("Alice@Demo.TEST", Ok("alice@demo.test"));
         check("BJÖRN@demo.test", Ok("björn@demo.test"));
+        check("a@BÜCHER.test", Ok("a@xn--bcher-kva.test"));
+        check("a@xn--bcher-kva.test", Ok("a@xn--bcher-kva.test"));
     }
 
     #[test]
@@ -152,6 +166,8 @@ mod tests {
         check("alice@", Err(AddressError::Domain));
         check("alice@-x.test", Err(AddressError::Domain));
         check("alice@a..test", Err(AddressError::Domain));
+        check("alice@b\u{200d}.test", Err(AddressError::Domain));
+        check("alice@\u{ff0e}.test", Err(AddressError::Domain));
         check("al ice@demo.test", Err(AddressError::LocalPartCharacter));
         check("al\u{0}ice@demo.test", Err(AddressError::LocalPartCharacter));
         check(&format!("{}@demo.test", "a".repeat(65)), Err(AddressError::LocalPartTooLong));

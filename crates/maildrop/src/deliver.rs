@@ -8,7 +8,8 @@ use time::OffsetDateTime;
 use tracing::{error, warn};
 
 use crate::{
-    Address, EntryEnvelope, MailboxId, Measure, Measured, StoredEntry, TenantCache, TenantId, delivered_to,
+    Address, EntryEnvelope, FairGate, MailboxId, Measure, Measured, State, StoredEntry, SuspendedReply,
+    TenantCache, TenantId, Throttle, Uid, delivered_to, party_of,
     port::{BlobError, BlobStore, Directory, EntryWriter, Index, IndexError, NewMessage, RowOutcome},
 };
 
@@ -24,6 +25,11 @@ pub struct Deliveries {
     index: Arc<dyn Index>,
     blob: Arc<dyn BlobStore>,
     tenants: TenantCache,
+    throttle: Throttle,
+    /// Turns for looking recipients up, by domain.
+    asking: FairGate,
+    /// Turns for storing what came in.
+    storing: FairGate,
 }
 
 /// A mailbox a message goes to, and the address that led there.
@@ -35,6 +41,8 @@ pub struct Recipient {
     pub mailbox: MailboxId,
     /// The address, served as `Delivered-To`.
     pub address: Address,
+    /// The largest message it takes, or no limit.
+    pub message_octets_max: Option<u64>,
 }
 
 /// What RCPT learns of an address.
@@ -46,6 +54,15 @@ pub enum RecipientCheck {
     Unknown,
     /// The mailbox is full, or the message's announced size does not fit in.
     OverQuota {
+        /// The mailbox's tenant.
+        tenant: TenantId,
+    },
+    /// The message's announced size is more than the mailbox takes.
+    TooLarge,
+    /// The mailbox or its tenant is suspended, and this is what senders are to be told.
+    Suspended(SuspendedReply),
+    /// The mailbox or its tenant takes no more mail for now: its rate is used up.
+    Throttled {
         /// The mailbox's tenant.
         tenant: TenantId,
     },
@@ -67,10 +84,12 @@ pub struct NewDelivery {
 /// What became of the message for one recipient.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// It is durable and in the maildrop.
-    Delivered,
+    /// It is durable and in the maildrop; under which uid, unless it was deleted there again already.
+    Delivered(Option<Uid>),
     /// The mailbox's quota does not hold it.
     OverQuota,
+    /// It is larger than the mailbox takes.
+    TooLarge,
     /// The mailbox went away meanwhile.
     Unknown,
     /// The blob store has no room.
@@ -80,14 +99,18 @@ pub enum Outcome {
 }
 
 impl Deliveries {
-    /// The service over these ports.
+    /// The service over these ports. `asking` bounds how many recipients are looked up at once, `storing` what is
+    /// stored; both are fair, the one between domains, the other between tenants.
     pub fn new(
         directory: Arc<dyn Directory>,
         index: Arc<dyn Index>,
         blob: Arc<dyn BlobStore>,
         tenants: TenantCache,
+        throttle: Throttle,
+        asking: FairGate,
+        storing: FairGate,
     ) -> Self {
-        Self { directory, index, blob, tenants }
+        Self { directory, index, blob, tenants, throttle, asking, storing }
     }
 
     /// Checks the address of one RCPT. `announced` is the size the sender gave (RFC 1870), if any.
@@ -96,12 +119,31 @@ impl Deliveries {
         address: Address,
         announced: Option<u64>,
     ) -> Result<RecipientCheck, IndexError> {
+        let turn = self.asking.acquire(party_of(address.domain())).await;
+        let turn = turn.map_err(|overloaded| IndexError::Unreached(Box::new(overloaded)))?;
         let found = self.directory.all_tenants_recipients(std::slice::from_ref(&address)).await?;
+        drop(turn);
         let Some(Some(found)) = found.into_iter().next() else { return Ok(RecipientCheck::Unknown) };
-        if found.free_octets.is_some_and(|free| free == 0 || announced.unwrap_or(0) > free) {
+        let policy = &found.rules.mailbox;
+        if found.state != State::Active {
+            return Ok(RecipientCheck::Suspended(policy.suspended_reply.unwrap_or_default()));
+        }
+        if policy.message_octets_max.is_some_and(|max| announced.unwrap_or(0) > max) {
+            return Ok(RecipientCheck::TooLarge);
+        }
+        let full = found.free_octets.is_some_and(|free| free == 0 || announced.unwrap_or(0) > free);
+        if full || found.free_messages == Some(0) {
             return Ok(RecipientCheck::OverQuota { tenant: found.tenant });
         }
-        Ok(RecipientCheck::Accepted(Recipient { tenant: found.tenant, mailbox: found.mailbox, address }))
+        if !self.throttle.delivery(found.tenant, found.mailbox, &found.rules) {
+            return Ok(RecipientCheck::Throttled { tenant: found.tenant });
+        }
+        Ok(RecipientCheck::Accepted(Recipient {
+            tenant: found.tenant,
+            mailbox: found.mailbox,
+            address,
+            message_octets_max: policy.message_octets_max,
+        }))
     }
 
     /// Begins to take a message in. What goes wrong for one tenant does not touch another's recipients; it
@@ -119,10 +161,10 @@ impl Deliveries {
             };
             let in_share = &mut shares[share].recipients;
             // Two addresses of one mailbox in one transaction make one message, not two.
-            let row = match in_share.iter().position(|(m, _)| *m == recipient.mailbox) {
+            let row = match in_share.iter().position(|known| known.mailbox == recipient.mailbox) {
                 Some(i) => i,
                 None => {
-                    in_share.push((recipient.mailbox, recipient.address.as_str().to_owned()));
+                    in_share.push(recipient);
                     in_share.len() - 1
                 }
             };
@@ -132,12 +174,17 @@ impl Deliveries {
             let envelope = EntryEnvelope {
                 received_at: new.received_at,
                 sender: new.sender.clone(),
-                recipients: share.recipients.clone(),
+                recipients: share
+                    .recipients
+                    .iter()
+                    .map(|recipient| (recipient.mailbox, recipient.address.as_str().to_owned()))
+                    .collect(),
             };
             share.writer = self.open_writer(share.tenant, envelope).await;
         }
         let mut delivery = Delivery {
             index: Arc::clone(&self.index),
+            turns: self.storing.clone(),
             shares,
             places,
             measure: Measure::default(),
@@ -170,6 +217,7 @@ impl Deliveries {
 /// A message coming in. Dropping it forgets the message: nothing was promised yet.
 pub struct Delivery {
     index: Arc<dyn Index>,
+    turns: FairGate,
     shares: Vec<Share>,
     /// Per recipient: its tenant's share and its row there.
     places: Vec<(usize, usize)>,
@@ -180,7 +228,7 @@ pub struct Delivery {
 /// One tenant's part of a delivery: the message is stored once per tenant, under that tenant's key.
 struct Share {
     tenant: TenantId,
-    recipients: Vec<(MailboxId, String)>,
+    recipients: Vec<Recipient>,
     /// The writer, or why there is none any more.
     writer: Result<Box<dyn EntryWriter>, Option<Outcome>>,
 }
@@ -191,6 +239,11 @@ impl Delivery {
         self.measure.update(chunk);
         for share in &mut self.shares {
             let Ok(writer) = &mut share.writer else { continue };
+            let Ok(_turn) = self.turns.acquire(share.tenant).await else {
+                warn!(tenant = %share.tenant, "too many messages wait to be stored");
+                share.writer = Err(Some(Outcome::Temporary));
+                continue;
+            };
             if let Err(error) = writer.write(chunk).await {
                 share.writer = Err(Some(blob_outcome(share.tenant, &error)));
             }
@@ -209,7 +262,8 @@ impl Delivery {
         // All at once: one tenant's trouble must not use up the patience of the sender for the others.
         let shares = self.shares.into_iter();
         let outcomes: Vec<Vec<Outcome>> =
-            join_all(shares.map(|share| share.finish(&*self.index, measured, self.received_at))).await;
+            join_all(shares.map(|share| share.finish(&*self.index, &self.turns, measured, self.received_at)))
+                .await;
         self.places
             .iter()
             .map(|(share, row)| outcomes[*share].get(*row).copied().unwrap_or(Outcome::Temporary))
@@ -221,33 +275,55 @@ impl Share {
     async fn finish(
         self,
         index: &dyn Index,
+        turns: &FairGate,
         measured: Measured,
         received_at: OffsetDateTime,
     ) -> Vec<Outcome> {
         let rows = self.recipients.len();
+        let Ok(_turn) = turns.acquire(self.tenant).await else {
+            warn!(tenant = %self.tenant, "too many messages wait to be stored");
+            return vec![Outcome::Temporary; rows];
+        };
         let writer = match self.writer {
             Ok(writer) => writer,
             Err(outcome) => return vec![outcome.unwrap_or(Outcome::Temporary); rows],
         };
+        let fits =
+            |recipient: &Recipient| recipient.message_octets_max.is_none_or(|max| measured.octets <= max);
+        if !self.recipients.iter().any(fits) {
+            // Nobody takes it: what was written is forgotten with the writer.
+            return vec![Outcome::TooLarge; rows];
+        }
         let entry = match writer.finish(measured).await {
             Ok(entry) => entry,
             Err(error) => return vec![blob_outcome(self.tenant, &error); rows],
         };
         let messages: Vec<_> = self
             .recipients
-            .into_iter()
-            .map(|(mailbox, address)| NewMessage {
-                mailbox,
-                octets: measured.octets + delivered_to(&address).len() as u64,
+            .iter()
+            .filter(|recipient| fits(recipient))
+            .map(|recipient| NewMessage {
+                mailbox: recipient.mailbox,
+                octets: measured.octets + delivered_to(recipient.address.as_str()).len() as u64,
                 header_octets: measured.header_octets,
                 digest: measured.digest,
-                delivered_to: address,
+                delivered_to: recipient.address.as_str().to_owned(),
                 unique_id: None,
                 received_at,
             })
             .collect();
         match deliver_rows(index, self.tenant, &entry, &messages).await {
-            Ok(outcomes) => outcomes.into_iter().map(row_outcome).collect(),
+            Ok(outcomes) => {
+                let mut outcomes = outcomes.into_iter().map(row_outcome);
+                let of = |recipient| {
+                    if fits(recipient) {
+                        outcomes.next().unwrap_or(Outcome::Temporary)
+                    } else {
+                        Outcome::TooLarge
+                    }
+                };
+                self.recipients.iter().map(of).collect()
+            }
             Err(error) => {
                 error!(tenant = %self.tenant, error = &error as &dyn std::error::Error, "rows of a stored message could not be made");
                 vec![Outcome::Temporary; rows]
@@ -279,7 +355,8 @@ async fn deliver_rows(
 
 fn row_outcome(outcome: RowOutcome) -> Outcome {
     match outcome {
-        RowOutcome::Delivered(_) | RowOutcome::DeliveredBefore => Outcome::Delivered,
+        RowOutcome::Delivered(uid) => Outcome::Delivered(Some(uid)),
+        RowOutcome::DeliveredBefore => Outcome::Delivered(None),
         RowOutcome::OverQuota => Outcome::OverQuota,
         RowOutcome::Unknown => Outcome::Unknown,
     }

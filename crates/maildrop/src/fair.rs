@@ -6,8 +6,9 @@
 //! ```
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
@@ -18,11 +19,17 @@ use crate::TenantId;
 /// wait queue up by tenant, and a permit that comes free goes to the waiting tenant that holds the fewest:
 /// a tenant that asks for fifty times its share waits fifty times longer, and the others do not.
 ///
-/// A tenant that neither works nor waits costs nothing.
+/// With [`sharing`](Self::sharing), a tenant gets no more than its share of the permits even while some are
+/// free, as long as others were at work a moment ago: what it does not begin cannot slow them down.
+///
+/// A tenant that neither works nor waits, nor did a moment ago, costs nothing.
 #[derive(Clone, Debug)]
 pub struct FairGate {
     shared: Arc<Shared>,
 }
+
+/// A tenant counts as at work for so long after it was.
+const ACTIVE: Duration = Duration::from_secs(1);
 
 /// Leave to work, until dropped.
 #[derive(Debug)]
@@ -49,6 +56,8 @@ pub struct FairStats {
 #[derive(Debug)]
 struct Shared {
     capacity: usize,
+    /// Permits that anybody gets, whatever it holds.
+    unshared: usize,
     queue_per_tenant: usize,
     state: Mutex<State>,
 }
@@ -57,8 +66,12 @@ struct Shared {
 struct State {
     in_use: usize,
     waiting: usize,
-    /// Those that hold permits or wait.
+    /// Those that hold permits or wait, or did a moment ago.
     tenants: HashMap<TenantId, Share>,
+    /// Whether it matters who was at work a moment ago.
+    sharing: bool,
+    /// Those that did a moment ago, by when they ceased to.
+    idle: BTreeSet<(Instant, TenantId)>,
     /// Those that wait, by who comes next: fewest permits first, and among these whoever was seen to the
     /// longest ago.
     next: BTreeMap<Turn, TenantId>,
@@ -73,23 +86,41 @@ type Turn = (usize, u64);
 #[derive(Debug)]
 struct Share {
     turn: Turn,
+    /// Since when it neither holds nor waits.
+    idle: Option<Instant>,
     /// By age.
     queue: BTreeMap<u64, oneshot::Sender<FairPermit>>,
+}
+
+/// In whose turn a domain's tenant is looked up: whose it is is not known before.
+pub fn party_of(domain: &str) -> TenantId {
+    let mut id = [0; 16];
+    id.copy_from_slice(&blake3::hash(domain.as_bytes()).as_bytes()[..16]);
+    TenantId::from_uuid(uuid::Uuid::from_bytes(id))
 }
 
 impl FairGate {
     /// A gate that lets `capacity` work at once (one at least) and `queue_per_tenant` of each tenant wait.
     pub fn new(capacity: usize, queue_per_tenant: usize) -> Self {
-        let state = Mutex::default();
-        Self { shared: Arc::new(Shared { capacity: capacity.max(1), queue_per_tenant, state }) }
+        let (capacity, state) = (capacity.max(1), Mutex::default());
+        Self { shared: Arc::new(Shared { capacity, unshared: capacity, queue_per_tenant, state }) }
+    }
+
+    /// A gate that lets `capacity` work at once, of which the first `unshared` are anybody's; beyond these each
+    /// tenant gets its share, by how many tenants are at work or were within a second.
+    pub fn sharing(capacity: usize, unshared: usize, queue_per_tenant: usize) -> Self {
+        let capacity = capacity.max(1);
+        let unshared = unshared.clamp(1, capacity);
+        let state = Mutex::new(State { sharing: unshared < capacity, ..State::default() });
+        Self { shared: Arc::new(Shared { capacity, unshared, queue_per_tenant, state }) }
     }
 
     /// Waits for a permit. Dropping the future gives the place in the queue up, or the permit back.
     pub async fn acquire(&self, tenant: TenantId) -> Result<FairPermit, Overloaded> {
         let (mut place, turn) = {
             let mut state = self.shared.lock();
-            if state.in_use < self.shared.capacity {
-                // Nobody waits while permits are free.
+            state.forget_idle();
+            if state.grants(tenant, &self.shared) {
                 state.in_use += 1;
                 state.change(tenant, |(held, _), now| (held + 1, now));
                 return Ok(FairPermit { shared: Some(Arc::clone(&self.shared)), tenant });
@@ -117,16 +148,18 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives `tenant`'s permit to whoever comes next.
-    fn pass_on(self: Arc<Self>, mut tenant: TenantId) {
-        loop {
-            let Some((next, waiter)) = self.lock().release(tenant) else { return };
-            match waiter.send(FairPermit { shared: Some(Arc::clone(&self)), tenant: next }) {
-                Ok(()) => return,
-                // It has just gone away: the permit is still to be passed on.
-                Err(mut permit) => {
+    /// Takes `tenant`'s permit back, and gives what is free to those who come next.
+    fn give_back(self: &Arc<Self>, tenant: TenantId) {
+        let mut given_back = vec![tenant];
+        while let Some(tenant) = given_back.pop() {
+            let waiters = self.lock().release(tenant, self);
+            for (next, waiter) in waiters {
+                if let Err(mut permit) =
+                    waiter.send(FairPermit { shared: Some(Arc::clone(self)), tenant: next })
+                {
+                    // It has just gone away: the permit is still to be given back.
                     permit.shared = None;
-                    tenant = next;
+                    given_back.push(next);
                 }
             }
         }
@@ -147,8 +180,11 @@ impl State {
             return Err(Overloaded);
         }
         // One that was not here queues up behind those that are, whatever it had before.
-        let new = || Share { turn: (0, id), queue: BTreeMap::new() };
+        let new = || Share { turn: (0, id), idle: None, queue: BTreeMap::new() };
         let share = self.tenants.entry(tenant).or_insert_with(new);
+        if let Some(since) = share.idle.take() {
+            self.idle.remove(&(since, tenant));
+        }
         share.queue.insert(id, tell);
         self.next.insert(share.turn, tenant);
         self.waiting += 1;
@@ -164,34 +200,66 @@ impl State {
         }
     }
 
-    /// Takes `tenant`'s permit back, and gives it to who comes next, if anybody waits.
-    fn release(&mut self, tenant: TenantId) -> Option<(TenantId, oneshot::Sender<FairPermit>)> {
+    /// Takes `tenant`'s permit back; those who come next, each of whom has a permit now.
+    fn release(&mut self, tenant: TenantId, gate: &Shared) -> Vec<(TenantId, oneshot::Sender<FairPermit>)> {
+        self.forget_idle();
+        self.in_use = self.in_use.saturating_sub(1);
         self.change(tenant, |(held, _), now| (held.saturating_sub(1), now));
-        let next = self.next.first_key_value().map(|(_, tenant)| *tenant);
-        let waiter = next.and_then(|next| {
-            let (_, waiter) = self.tenants.get_mut(&next)?.queue.pop_first()?;
+        let mut waiters = Vec::new();
+        while let Some(next) = self.next.first_key_value().map(|(_, tenant)| *tenant)
+            && self.grants(next, gate)
+        {
+            let waiter = self.tenants.get_mut(&next).and_then(|share| share.queue.pop_first());
+            let Some((_, waiter)) = waiter else { break };
+            self.waiting -= 1;
+            self.in_use += 1;
             self.change(next, |(held, _), now| (held + 1, now));
-            Some((next, waiter))
-        });
-        match waiter {
-            Some(_) => self.waiting -= 1,
-            None => self.in_use -= 1,
+            waiters.push((next, waiter));
         }
-        waiter
+        waiters
+    }
+
+    /// Whether `tenant` may have one more permit. Whoever holds the fewest of those that wait is the first to
+    /// be asked for, so that where it may not, none of them may.
+    fn grants(&self, tenant: TenantId, gate: &Shared) -> bool {
+        if self.in_use < gate.unshared {
+            return true;
+        }
+        let share = self.tenants.get(&tenant);
+        let held = share.map_or(0, |share| share.turn.0);
+        let active = self.tenants.len() + usize::from(share.is_none());
+        self.in_use < gate.capacity && held < (gate.capacity / active.max(1)).max(1)
+    }
+
+    /// Forgets those that have done nothing for a while.
+    fn forget_idle(&mut self) {
+        while let Some((since, tenant)) = self.idle.first().copied()
+            && since.elapsed() >= ACTIVE
+        {
+            self.idle.remove(&(since, tenant));
+            self.tenants.remove(&tenant);
+        }
     }
 
     /// Changes a tenant's turn, and keeps all that depends on it.
     fn change(&mut self, tenant: TenantId, turn: impl FnOnce(Turn, u64) -> Turn) {
         self.clock += 1;
         let now = self.clock;
-        let share =
-            self.tenants.entry(tenant).or_insert_with(|| Share { turn: (0, now), queue: BTreeMap::new() });
+        let new = || Share { turn: (0, now), idle: None, queue: BTreeMap::new() };
+        let share = self.tenants.entry(tenant).or_insert_with(new);
         self.next.remove(&share.turn);
+        if let Some(since) = share.idle.take() {
+            self.idle.remove(&(since, tenant));
+        }
         share.turn = turn(share.turn, now);
         if !share.queue.is_empty() {
             self.next.insert(share.turn, tenant);
-        } else if share.turn.0 == 0 {
+        } else if share.turn.0 == 0 && !self.sharing {
             self.tenants.remove(&tenant);
+        } else if share.turn.0 == 0 {
+            let since = Instant::now();
+            share.idle = Some(since);
+            self.idle.insert((since, tenant));
         }
     }
 }
@@ -215,7 +283,7 @@ impl Drop for Place<'_> {
 impl Drop for FairPermit {
     fn drop(&mut self) {
         if let Some(shared) = self.shared.take() {
-            shared.pass_on(self.tenant);
+            shared.give_back(self.tenant);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
 macro_rules! uuid_id {
@@ -24,6 +25,12 @@ macro_rules! uuid_id {
             /// The 16 octets, as written to a store.
             pub const fn as_uuid(&self) -> Uuid {
                 self.0
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                self.0.serialize(serializer)
             }
         }
 
@@ -52,6 +59,14 @@ uuid_id! {
 uuid_id! {
     /// A pack: one immutable object in the blob store. Never reused.
     PackId
+}
+uuid_id! {
+    /// An app password of a mailbox.
+    CredentialId
+}
+uuid_id! {
+    /// A key of the admin API.
+    ApiKeyId
 }
 uuid_id! {
     /// One run of one Postern process. A restart is another node, so that it cannot mistake the locks of
@@ -109,6 +124,24 @@ impl fmt::Display for SessionId {
     }
 }
 
+impl std::str::FromStr for SessionId {
+    type Err = SessionIdError;
+
+    fn from_str(text: &str) -> Result<Self, SessionIdError> {
+        let octets: [u8; 16] = text.as_bytes().try_into().map_err(|_| SessionIdError)?;
+        if octets.iter().all(|octet| matches!(octet, b'a'..=b'z' | b'2'..=b'7')) {
+            Ok(Self(octets))
+        } else {
+            Err(SessionIdError)
+        }
+    }
+}
+
+/// The text names no session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a session is named by 16 letters and digits")]
+pub struct SessionIdError;
+
 impl fmt::Debug for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SessionId({self})")
@@ -116,7 +149,7 @@ impl fmt::Debug for SessionId {
 }
 
 /// A message's number within its mailbox: grows by one with each message and is never reused.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Serialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Uid(pub u64);
 
 #[cfg(test)]
@@ -129,6 +162,10 @@ mod tests {
     fn session_ids_are_16_characters_and_all_of_them_vary() {
         let ids: Vec<_> = (0..1000).map(|_| SessionId::generate()).collect();
         assert_eq!(ids.iter().collect::<HashSet<_>>().len(), 1000);
+        assert_eq!(ids[0].as_str().parse(), Ok(ids[0]));
+        for bad in ["", "abc", "ABCDEFGHIJKLMNOP", "abcdefghijklmnoü"] {
+            assert_eq!(bad.parse::<SessionId>(), Err(SessionIdError));
+        }
         for place in 0..16 {
             let used: HashSet<_> = ids.iter().map(|id| id.as_str().as_bytes()[place]).collect();
             assert_eq!(used.len(), 32, "character {place}");

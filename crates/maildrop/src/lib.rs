@@ -12,24 +12,37 @@
 mod address;
 mod deliver;
 mod fair;
+mod housekeeping;
 mod id;
 mod listing;
 mod measure;
 mod message;
 mod open;
+mod policy;
 pub mod port;
 mod tenant;
+mod throttle;
 mod trace;
+mod traffic;
 mod unique_id;
 
 pub use address::{Address, AddressError, DomainName};
 pub use deliver::{Deliveries, Delivery, NewDelivery, Outcome, Recipient, RecipientCheck};
-pub use fair::{FairGate, FairPermit, FairStats, Overloaded};
-pub use id::{LockToken, MailboxId, NodeId, PackId, SessionId, TenantId, Uid};
+pub use fair::{FairGate, FairPermit, FairStats, Overloaded, party_of};
+pub use housekeeping::{Housekeeping, HousekeepingConfig};
+pub use id::{ApiKeyId, CredentialId, LockToken, MailboxId, NodeId, PackId, SessionId, TenantId, Uid};
 pub use listing::{Listing, ListingEntry};
 pub use measure::{Measure, Measured};
-pub use message::{Digest, EntryEnvelope, Extent, MessageRow, SealedKey, StoredEntry};
-pub use open::{CommitError, Maildrops, OpenError, OpenMaildrop, Releaser, RetrieveError, Retrieved};
-pub use tenant::{Actor, Domain, Mailbox, NewMailbox, Tenant, TenantCache, TenantName};
+pub use message::{Digest, EntryEnvelope, Extent, MessageInfo, MessageRow, SealedKey, StoredEntry};
+pub use open::{Access, CommitError, Maildrops, OpenError, OpenMaildrop, Releaser, RetrieveError, Retrieved};
+pub use policy::{
+    ClientWorkaround, DeleMeaning, LoginMechanism, Policy, Rules, SuspendedReply, TenantLimits,
+};
+pub use tenant::{
+    Actor, Alias, AliasAddress, ApiKey, AppPassword, Certificate, Domain, LoginScope, Mailbox,
+    MailboxSettings, NewMailbox, Role, State, Tenant, TenantCache, TenantName, TenantSettings,
+};
+pub use throttle::Throttle;
 pub use trace::{Trace, delivered_to};
+pub use traffic::TrafficLog;
 pub use unique_id::{UniqueId, UniqueIdError, UniqueIdPrefix};

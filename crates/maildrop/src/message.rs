@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use serde::Serialize;
 use time::OffsetDateTime;
 
 use crate::{MailboxId, PackId, Uid};
@@ -77,4 +78,24 @@ pub struct MessageRow {
     pub delivered_to: String,
     /// Where the stored octets lie.
     pub extent: Extent,
+}
+
+/// A message as an administrator sees it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct MessageInfo {
+    /// Its number in the mailbox, for ever.
+    pub uid: Uid,
+    /// Its unique-id (RFC 1939 §7, UIDL).
+    pub unique_id: String,
+    /// Octets that RETR sends before byte-stuffing.
+    pub octets: u64,
+    /// When it came in.
+    #[serde(with = "time::serde::rfc3339")]
+    pub received_at: OffsetDateTime,
+    /// When it was deleted, if it is.
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub deleted_at: Option<OffsetDateTime>,
+    /// Until when it can be restored, if it is deleted.
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub restorable_until: Option<OffsetDateTime>,
 }

@@ -4,13 +4,16 @@ mod release;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
+use bytes::Bytes;
+use futures_util::StreamExt as _;
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
 pub use release::Releaser;
 
 use crate::{
-    Listing, LockToken, MailboxId, MessageRow, NodeId, Tenant, TenantCache, TenantId, Uid, delivered_to,
+    FairGate, FairPermit, Listing, LockToken, LoginScope, MailboxId, MessageInfo, MessageRow, NodeId, Rules,
+    Tenant, TenantCache, TenantId, Uid, delivered_to,
     port::{
         BlobError, BlobStore, BodyStream, CommitOutcome, Index, IndexError, OpenOutcome, OpenRequest, Opened,
         Read,
@@ -41,6 +44,31 @@ struct Shared {
     tenants: TenantCache,
     node: NodeId,
     releaser: Releaser,
+    /// Turns for what is asked of the index.
+    turns: FairGate,
+    /// Turns for reading messages. By themselves: a blob store that stands still must keep nobody from logging in,
+    /// listing and deleting (P7).
+    reading: FairGate,
+}
+
+/// Longest wait for a turn.
+const TURN_MAX: Duration = Duration::from_secs(10);
+
+/// The right to open a maildrop, as of when it was verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// The mailbox.
+    pub mailbox: MailboxId,
+    /// The tenant's revision then.
+    pub tenant_revision: i64,
+    /// The version of the credential then.
+    pub credential_version: i64,
+    /// What it is good for.
+    pub scope: LoginScope,
+    /// What the mailbox lives under.
+    pub rules: Arc<Rules>,
 }
 
 /// Why a maildrop could not be opened.
@@ -49,9 +77,15 @@ pub enum OpenError {
     /// Another session holds the lock.
     #[error("maildrop is in use")]
     InUse,
-    /// The credential that was verified is no longer the account's.
+    /// The credential that was verified is no longer the account's, or a policy was changed.
     #[error("credential was changed")]
     Stale,
+    /// The last login was too short a time ago.
+    #[error("last login was too short a time ago")]
+    TooSoon,
+    /// The tenant has as many sessions as it may.
+    #[error("tenant has too many sessions")]
+    TooManySessions,
     /// Not now.
     #[error(transparent)]
     Index(#[from] IndexError),
@@ -90,6 +124,19 @@ pub struct Retrieved {
     pub prefix: String,
     /// The stored octets.
     pub body: BodyStream,
+    reading: FairGate,
+    tenant: TenantId,
+}
+
+impl Retrieved {
+    /// The next of the stored octets, when the tenant's turn comes: reading on costs as much as beginning to.
+    /// Nothing is held while the caller sends them.
+    pub async fn next(&mut self) -> Option<Result<Bytes, BlobError>> {
+        let Some(_turn) = turn(&self.reading, self.tenant).await else {
+            return Some(Err(BlobError::Unavailable("too much waits for its turn".to_owned())));
+        };
+        self.body.next().await
+    }
 }
 
 impl std::fmt::Debug for Retrieved {
@@ -100,31 +147,33 @@ impl std::fmt::Debug for Retrieved {
 
 impl Maildrops {
     /// The service over these ports, for the sessions of `node`. Locks whose release failed are handed to
-    /// `releaser`.
+    /// `releaser`. `turns` bounds what is asked of the index at once, `reading` what is read of messages; both share it
+    /// fairly between tenants.
     pub fn new(
         index: Arc<dyn Index>,
         blob: Arc<dyn BlobStore>,
         tenants: TenantCache,
         node: NodeId,
         releaser: Releaser,
+        turns: FairGate,
+        reading: FairGate,
     ) -> Self {
-        Self { shared: Arc::new(Shared { index, blob, tenants, node, releaser }) }
+        Self { shared: Arc::new(Shared { index, blob, tenants, node, releaser, turns, reading }) }
     }
 
-    /// Opens the maildrop for a session whose credential was verified as of `credential_version`.
-    pub async fn open(
-        &self,
-        tenant: TenantId,
-        mailbox: MailboxId,
-        credential_version: i64,
-    ) -> Result<OpenMaildrop, OpenError> {
+    /// Opens the maildrop for a session. `session` and `peer` are what administrators see of it.
+    pub async fn open(&self, access: &Access, session: &str, peer: &str) -> Result<OpenMaildrop, OpenError> {
+        let Access { tenant, mailbox, .. } = *access;
         let token = LockToken::generate();
+        let _turn = self.shared.turn(tenant).await?;
         // The guard exists before the lock does: whatever becomes of this future or of the answer, the
         // token is released. Until there is an answer, the lock may be taken even after that.
         let mut maildrop = OpenMaildrop {
             shared: Arc::clone(&self.shared),
             tenant,
             mailbox,
+            scope: access.scope,
+            rules: Arc::clone(&access.rules),
             token,
             opened: Opened { message_count: 0, octets: 0, next_uid: Uid(0) },
             listing: None,
@@ -133,7 +182,18 @@ impl Maildrops {
             held: true,
             doubtful: true,
         };
-        let request = OpenRequest { tenant, mailbox, credential_version, token, node: self.shared.node };
+        let request = OpenRequest {
+            tenant,
+            mailbox,
+            tenant_revision: access.tenant_revision,
+            credential_version: access.credential_version,
+            token,
+            node: self.shared.node,
+            session: session.to_owned(),
+            peer: peer.to_owned(),
+            login_delay: Duration::from_secs(access.rules.mailbox.login_delay_secs.unwrap_or(0).into()),
+            sessions_max: access.rules.tenant.sessions_max,
+        };
         match self.shared.index.open(request).await {
             Ok(OpenOutcome::Opened(opened)) => {
                 maildrop.opened = opened;
@@ -143,6 +203,14 @@ impl Maildrops {
             Ok(OpenOutcome::InUse) => {
                 maildrop.held = false;
                 Err(OpenError::InUse)
+            }
+            Ok(outcome @ (OpenOutcome::TooSoon | OpenOutcome::TooManySessions)) => {
+                maildrop.held = false;
+                Err(if outcome == OpenOutcome::TooSoon {
+                    OpenError::TooSoon
+                } else {
+                    OpenError::TooManySessions
+                })
             }
             // The mailbox may have gone while the lock was taken: the guard releases what there is.
             Ok(OpenOutcome::Stale) => {
@@ -158,12 +226,88 @@ impl Maildrops {
     }
 }
 
+impl Maildrops {
+    /// Reads a message for an administrator: without the lock, and without touching anything.
+    pub async fn peek(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        uid: Uid,
+    ) -> Result<(MessageInfo, Retrieved), RetrieveError> {
+        let failed = |error: &IndexError| {
+            warn!(%tenant, %mailbox, %error, "row could not be read");
+            RetrieveError::Unavailable
+        };
+        let found = self.shared.index.message(tenant, mailbox, uid).await.map_err(|e| failed(&e))?;
+        let (info, row) = found.ok_or(RetrieveError::Vanished)?;
+        let key = self.shared.tenants.get(tenant).await.map_err(|e| failed(&e))?;
+        let key = key.ok_or(RetrieveError::Vanished)?;
+        Ok((info, self.shared.retrieve(tenant, mailbox, &key, &row, whole(&row)).await?))
+    }
+}
+
+impl Shared {
+    async fn retrieve(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        key: &Tenant,
+        row: &MessageRow,
+        plan: Read,
+    ) -> Result<Retrieved, RetrieveError> {
+        let Some(turn) = turn(&self.reading, tenant).await else {
+            warn!(%tenant, %mailbox, "too many messages wait to be read");
+            return Err(RetrieveError::Unavailable);
+        };
+        let body = self.blob.read(tenant, &key.key, row.extent, plan).await;
+        drop(turn);
+        let body = body.map_err(|error| blob_failed(tenant, mailbox, row.uid, &error))?;
+        let prefix = delivered_to(&row.delivered_to);
+        Ok(Retrieved { octets: row.octets, prefix, body, reading: self.reading.clone(), tenant })
+    }
+
+    /// Waits for the tenant's turn.
+    async fn turn(&self, tenant: TenantId) -> Result<FairPermit, IndexError> {
+        turn(&self.turns, tenant)
+            .await
+            .ok_or_else(|| IndexError::Unreached("too much waits for its turn".into()))
+    }
+}
+
+/// Waits for the tenant's turn, for so long as it is worth.
+async fn turn(gate: &FairGate, tenant: TenantId) -> Option<FairPermit> {
+    tokio::time::timeout(TURN_MAX, gate.acquire(tenant)).await.ok()?.ok()
+}
+
+/// All of a message, its end checked.
+fn whole(row: &MessageRow) -> Read {
+    let octets = row.octets.saturating_sub(delivered_to(&row.delivered_to).len() as u64);
+    Read::Whole { octets, digest: row.digest }
+}
+
+fn blob_failed(tenant: TenantId, mailbox: MailboxId, uid: Uid, error: &BlobError) -> RetrieveError {
+    if error.is_retryable() {
+        warn!(%tenant, %mailbox, uid = uid.0, %error, "message could not be read");
+        return RetrieveError::Unavailable;
+    }
+    error!(%tenant, %mailbox, uid = uid.0, %error, "message could not be read");
+    match error {
+        BlobError::NotFound(_) | BlobError::Corrupt(_) => RetrieveError::Damaged,
+        BlobError::Unavailable(_)
+        | BlobError::Full(_)
+        | BlobError::Misconfigured(_)
+        | BlobError::WrongKey => RetrieveError::Unavailable,
+    }
+}
+
 /// A maildrop held by one session. However it is dropped, its lock is given back; only
 /// [`commit`](Self::commit) deletes.
 pub struct OpenMaildrop {
     shared: Arc<Shared>,
     tenant: TenantId,
     mailbox: MailboxId,
+    scope: LoginScope,
+    rules: Arc<Rules>,
     token: LockToken,
     opened: Opened,
     listing: Option<Box<Listing>>,
@@ -177,6 +321,16 @@ pub struct OpenMaildrop {
 }
 
 impl OpenMaildrop {
+    /// What the login is good for.
+    pub fn scope(&self) -> LoginScope {
+        self.scope
+    }
+
+    /// What the mailbox lives under, as of the login.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
     /// The mailbox's tenant.
     pub fn tenant_id(&self) -> TenantId {
         self.tenant
@@ -201,6 +355,7 @@ impl OpenMaildrop {
             let listing = if self.opened.message_count == 0 {
                 Listing::new(self.mailbox)
             } else {
+                let _turn = self.shared.turn(self.tenant).await?;
                 self.shared.index.listing(self.tenant, self.mailbox, self.opened.next_uid).await?
             };
             self.listing = Some(Box::new(listing));
@@ -218,11 +373,7 @@ impl OpenMaildrop {
 
     /// Reads the message at `position` (0 is message number 1), all of it.
     pub async fn retrieve(&mut self, position: usize) -> Result<Retrieved, RetrieveError> {
-        self.read(position, |row| {
-            let octets = row.octets.saturating_sub(delivered_to(&row.delivered_to).len() as u64);
-            Read::Whole { octets, digest: row.digest }
-        })
-        .await
+        self.read(position, whole).await
     }
 
     /// Reads the message at `position`, of which only the header and some `lines` lines will be wanted.
@@ -245,6 +396,7 @@ impl OpenMaildrop {
             self.release().await;
             return Ok(());
         }
+        let _turn = self.shared.turn(self.tenant).await?;
         match self.commit_resolved(&uids).await {
             Ok(()) => {
                 self.held = false;
@@ -271,9 +423,10 @@ impl OpenMaildrop {
         let index = &self.shared.index;
         let mut doubtful = false;
         let mut pause = COMMIT_PAUSE_FIRST;
+        let kept = self.rules.kept();
         let deadline = Instant::now() + COMMIT_PATIENCE;
         loop {
-            let result = match index.commit_update(self.tenant, self.mailbox, self.token, uids).await {
+            let result = match index.commit_update(self.tenant, self.mailbox, self.token, uids, kept).await {
                 Ok(CommitOutcome::Committed { .. }) => return Ok(()),
                 Ok(CommitOutcome::LockLost) if !doubtful => return Err(CommitError::LockLost),
                 Ok(CommitOutcome::LockLost) => index.any_left(self.tenant, self.mailbox, uids).await,
@@ -312,9 +465,7 @@ impl OpenMaildrop {
             error!(tenant = %self.tenant, mailbox = %self.mailbox, uid = row.uid.0, "octets of a row changed during a session");
             return Err(RetrieveError::Damaged);
         }
-        let body = self.shared.blob.read(self.tenant, &tenant.key, row.extent, plan(&row)).await;
-        let body = body.map_err(|error| self.blob_failed(row.uid, &error))?;
-        Ok(Retrieved { octets: row.octets, prefix: delivered_to(&row.delivered_to), body })
+        self.shared.retrieve(self.tenant, self.mailbox, &tenant, &row, plan(&row)).await
     }
 
     /// The row of `uid`, from those read ahead or from the index.
@@ -327,6 +478,7 @@ impl OpenMaildrop {
         if self.rows.front().is_none_or(|row| row.uid != uid) {
             let limit = if self.sequential { ROWS_AHEAD } else { ROWS_FIRST };
             self.sequential = true;
+            let _turn = self.shared.turn(self.tenant).await?;
             let index = &self.shared.index;
             self.rows =
                 index.messages(self.tenant, self.mailbox, uid, self.opened.next_uid, limit).await?.into();
@@ -341,21 +493,6 @@ impl OpenMaildrop {
     fn index_failed(&self, error: &IndexError) -> RetrieveError {
         warn!(tenant = %self.tenant, mailbox = %self.mailbox, %error, "row could not be read");
         RetrieveError::Unavailable
-    }
-
-    fn blob_failed(&self, uid: Uid, error: &BlobError) -> RetrieveError {
-        if error.is_retryable() {
-            warn!(tenant = %self.tenant, mailbox = %self.mailbox, uid = uid.0, %error, "message could not be read");
-            return RetrieveError::Unavailable;
-        }
-        error!(tenant = %self.tenant, mailbox = %self.mailbox, uid = uid.0, %error, "message could not be read");
-        match error {
-            BlobError::NotFound(_) | BlobError::Corrupt(_) => RetrieveError::Damaged,
-            BlobError::Unavailable(_)
-            | BlobError::Full(_)
-            | BlobError::Misconfigured(_)
-            | BlobError::WrongKey => RetrieveError::Unavailable,
-        }
     }
 }
 

@@ -4,10 +4,19 @@ mod blob;
 mod clock;
 mod directory;
 mod index;
+mod records;
 
 pub use blob::{BlobError, BlobStore, BodyStream, EntryWriter, Read};
 pub use clock::{Clock, SystemClock};
-pub use directory::{Account, Directory, ResolvedRecipient};
+pub use directory::{
+    APP_PASSWORDS_MAX, Account, AppPasswordHash, Directory, HostCertificate, MailboxQuery, MailboxUpdate,
+    ResolvedRecipient, TenantDeletion, TenantUpdate,
+};
 pub use index::{
-    CommitOutcome, Conflict, Index, IndexError, NewMessage, OpenOutcome, OpenRequest, Opened, RowOutcome,
+    CommitOutcome, Conflict, Index, IndexError, NewMessage, OpenOutcome, OpenRequest, Opened, Pulse,
+    RowOutcome, SessionInfo, Usage,
+};
+pub use records::{
+    AuditEntry, AuditQuery, Claim, IdempotencyKey, Note, Records, StoredAnswer, Traffic, TrafficDay,
+    TrafficDelta,
 };

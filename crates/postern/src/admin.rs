@@ -1,29 +1,37 @@
 //! `postern admin`: the REST API on the command line.
 
+mod access;
 mod client;
+mod import;
+mod input;
+mod mail;
+mod output;
+mod tenants;
 
-use std::{
-    io::{IsTerminal as _, Read as _},
-    path::PathBuf,
-};
+use std::{io::Write as _, path::PathBuf};
 
 use anyhow::Context as _;
-use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use clap::{Args, CommandFactory as _, Subcommand};
 
-use crate::cli::say;
+use crate::cli::Cli;
 use client::Client;
+use output::Answer;
+
+/// What scripts rely on.
+const EXIT_CODES: &str = "Exit codes: 0 good; 1 the API refused or could not be reached, or a line of an import failed; \
+2 wrong use.\n\nSecrets are read from standard input or from files, never from the command line.";
 
 /// Where the API is, and what to do there.
 #[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
 pub(crate) struct AdminArgs {
     /// The API's address
     #[arg(long, env = "POSTERN_ADMIN_URL", default_value = "http://127.0.0.1:8080", global = true)]
     url: String,
-    /// The bearer token; better given as a file
+    /// The API key, or the bootstrap token; better given as a file
     #[arg(long, env = "POSTERN_ADMIN_TOKEN", hide_env_values = true, global = true)]
     token: Option<String>,
-    /// A file that holds the bearer token
+    /// A file that holds the API key, or the bootstrap token
     #[arg(long, value_name = "FILE", global = true, conflicts_with = "token")]
     token_file: Option<PathBuf>,
     /// Print JSON instead of text
@@ -37,101 +45,48 @@ pub(crate) struct AdminArgs {
 enum What {
     /// Tenants
     #[command(subcommand)]
-    Tenant(TenantCommand),
+    Tenant(tenants::TenantCommand),
     /// Domains of a tenant
     #[command(subcommand)]
-    Domain(DomainCommand),
+    Domain(tenants::DomainCommand),
     /// Mailboxes of a tenant
     #[command(subcommand)]
-    Mailbox(MailboxCommand),
-}
-
-#[derive(Debug, Subcommand)]
-enum TenantCommand {
-    /// Create a tenant
-    Create {
-        /// Its name: lower-case letters, digits, hyphens
-        name: String,
-    },
-    /// List tenants
-    List,
-    /// Show a tenant
-    Show {
-        /// Its name
-        name: String,
-    },
-    /// Delete a tenant with everything it has
-    Delete {
-        /// Its name
-        name: String,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum DomainCommand {
-    /// Create a domain
-    Create {
-        /// The tenant
-        tenant: String,
-        /// The domain
-        name: String,
-    },
-    /// List domains
-    List {
-        /// The tenant
-        tenant: String,
-    },
-    /// Delete a domain that has no mailboxes
-    Delete {
-        /// The tenant
-        tenant: String,
-        /// The domain
-        name: String,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum MailboxCommand {
-    /// Create a mailbox; its password is read from standard input
-    Create {
-        /// The tenant
-        tenant: String,
-        /// Its address
-        address: String,
-        /// The most octets it may hold
-        #[arg(long)]
-        quota_octets: Option<u64>,
-    },
-    /// List mailboxes
-    List {
-        /// The tenant
-        tenant: String,
-    },
-    /// Show a mailbox
-    Show {
-        /// The tenant
-        tenant: String,
-        /// Its address
-        address: String,
-    },
-    /// Set a mailbox's password, read from standard input
-    Password {
-        /// The tenant
-        tenant: String,
-        /// Its address
-        address: String,
-    },
-    /// Delete a mailbox with its mail
-    Delete {
-        /// The tenant
-        tenant: String,
-        /// Its address
-        address: String,
+    Mailbox(mail::MailboxCommand),
+    /// Aliases and catch-all addresses of a tenant
+    #[command(subcommand)]
+    Alias(mail::AliasCommand),
+    /// App passwords of a mailbox
+    #[command(subcommand)]
+    AppPassword(access::AppPasswordCommand),
+    /// Messages of a mailbox
+    #[command(subcommand)]
+    Message(mail::MessageCommand),
+    /// Who is logged in
+    #[command(subcommand)]
+    Session(access::SessionCommand),
+    /// What administrators did
+    #[command(subcommand)]
+    Audit(access::AuditCommand),
+    /// Keys of the API
+    #[command(subcommand)]
+    ApiKey(access::ApiKeyCommand),
+    /// TLS certificates of a tenant
+    #[command(subcommand)]
+    Certificate(access::CertificateCommand),
+    /// Print a script that completes these commands in a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
     },
 }
 
 /// Runs the command.
 pub(crate) async fn run(args: AdminArgs) -> anyhow::Result<()> {
+    if let What::Completion { shell } = args.what {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "postern", &mut script);
+        return Ok(std::io::stdout().write_all(&script)?);
+    }
     let token = match (&args.token, &args.token_file) {
         (Some(token), _) => token.clone(),
         (None, Some(file)) => {
@@ -141,95 +96,17 @@ pub(crate) async fn run(args: AdminArgs) -> anyhow::Result<()> {
     };
     let client = Client::new(&args.url, &token)?;
     let answer = match args.what {
-        What::Tenant(command) => tenant(&client, command).await?,
-        What::Domain(command) => domain(&client, command).await?,
-        What::Mailbox(command) => mailbox(&client, command).await?,
+        What::Tenant(command) => command.run(&client, args.json).await?,
+        What::Domain(command) => command.run(&client).await?,
+        What::Mailbox(command) => command.run(&client, args.json).await?,
+        What::Alias(command) => command.run(&client).await?,
+        What::AppPassword(command) => command.run(&client).await?,
+        What::Message(command) => command.run(&client).await?,
+        What::Session(command) => command.run(&client).await?,
+        What::Audit(command) => command.run(&client).await?,
+        What::ApiKey(command) => command.run(&client).await?,
+        What::Certificate(command) => command.run(&client).await?,
+        What::Completion { .. } => Answer::Nothing,
     };
-    if let Some(answer) = answer {
-        say(&if args.json { serde_json::to_string_pretty(&answer)? } else { as_text(&answer) });
-    }
-    Ok(())
-}
-
-async fn tenant(client: &Client, command: TenantCommand) -> anyhow::Result<Option<Value>> {
-    match command {
-        TenantCommand::Create { name } => client.post(&["tenants"], &json!({ "name": name })).await,
-        TenantCommand::List => client.list(&["tenants"]).await,
-        TenantCommand::Show { name } => client.get(&["tenants", &name]).await,
-        TenantCommand::Delete { name } => client.delete(&["tenants", &name]).await,
-    }
-}
-
-async fn domain(client: &Client, command: DomainCommand) -> anyhow::Result<Option<Value>> {
-    match command {
-        DomainCommand::Create { tenant, name } => {
-            client.post(&["tenants", &tenant, "domains"], &json!({ "name": name })).await
-        }
-        DomainCommand::List { tenant } => client.list(&["tenants", &tenant, "domains"]).await,
-        DomainCommand::Delete { tenant, name } => {
-            client.delete(&["tenants", &tenant, "domains", &name]).await
-        }
-    }
-}
-
-async fn mailbox(client: &Client, command: MailboxCommand) -> anyhow::Result<Option<Value>> {
-    match command {
-        MailboxCommand::Create { tenant, address, quota_octets } => {
-            let body = json!({
-                "address": address, "password": read_password()?, "quota_octets": quota_octets
-            });
-            client.post(&["tenants", &tenant, "mailboxes"], &body).await
-        }
-        MailboxCommand::List { tenant } => client.list(&["tenants", &tenant, "mailboxes"]).await,
-        MailboxCommand::Show { tenant, address } => {
-            client.get(&["tenants", &tenant, "mailboxes", &address]).await
-        }
-        MailboxCommand::Password { tenant, address } => {
-            let body = json!({ "password": read_password()? });
-            client.put(&["tenants", &tenant, "mailboxes", &address, "password"], &body).await
-        }
-        MailboxCommand::Delete { tenant, address } => {
-            client.delete(&["tenants", &tenant, "mailboxes", &address]).await
-        }
-    }
-}
-
-/// Reads a password from standard input: it has no place on a command line, which everybody can see.
-fn read_password() -> anyhow::Result<String> {
-    let mut text = String::new();
-    if std::io::stdin().is_terminal() {
-        say("Password:");
-        std::io::stdin().read_line(&mut text)?;
-    } else {
-        std::io::stdin().read_to_string(&mut text)?;
-    }
-    let password = text.strip_suffix('\n').unwrap_or(&text);
-    let password = password.strip_suffix('\r').unwrap_or(password);
-    anyhow::ensure!(!password.is_empty(), "no password was given on standard input");
-    Ok(password.to_owned())
-}
-
-/// A resource as `key: value` lines, a list as one line an item.
-fn as_text(value: &Value) -> String {
-    let plain = |value: &Value| match value {
-        Value::String(text) => text.clone(),
-        Value::Null => "-".to_owned(),
-        other => other.to_string(),
-    };
-    match value {
-        Value::Array(items) => items
-            .iter()
-            .map(|item| match item {
-                Value::Object(fields) => fields.values().map(plain).collect::<Vec<_>>().join("\t"),
-                other => plain(other),
-            })
-            .collect::<Vec<_>>()
-            .join("\n"),
-        Value::Object(fields) => fields
-            .iter()
-            .map(|(key, value)| format!("{key}: {}", plain(value)))
-            .collect::<Vec<_>>()
-            .join("\n"),
-        other => plain(other),
-    }
+    answer.print(args.json)
 }

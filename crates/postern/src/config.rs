@@ -13,7 +13,9 @@ use std::{
     time::Duration,
 };
 
+use admin_api::{ApiLimits, Rate};
 use frontend::{ListenAddr, PlaintextAuth};
+use maildrop::HousekeepingConfig;
 use serde::Deserialize;
 
 pub(crate) use error::ConfigError;
@@ -35,6 +37,7 @@ pub(crate) struct Config {
     pub(crate) keys: Keys,
     pub(crate) node: Node,
     pub(crate) cluster: Cluster,
+    pub(crate) worker: Worker,
     pub(crate) auth: Auth,
     pub(crate) log: Log,
     pub(crate) metrics: Metrics,
@@ -127,7 +130,7 @@ impl Default for Lmtp {
 }
 
 /// The admin API, health and metrics.
-#[derive(Debug, Clone, Deserialize, Default)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Admin {
     /// Addresses, `ip:port`. Default: none.
@@ -137,6 +140,26 @@ pub(crate) struct Admin {
     pub(crate) token: Option<Secret>,
     /// A file that holds it.
     pub(crate) token_file: Option<PathBuf>,
+    /// Whether `/metrics` needs no key. Otherwise it needs one of the role `metrics`. Default: true.
+    pub(crate) metrics_public: bool,
+    /// Requests of one key, per second on the average. Default: 100.
+    pub(crate) requests_per_second: u32,
+    /// Requests of one key at once. Default: 200.
+    pub(crate) requests_burst: u32,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        let defaults = ApiLimits::default();
+        Self {
+            listen: Vec::new(),
+            token: None,
+            token_file: None,
+            metrics_public: true,
+            requests_per_second: defaults.requests.per_second as u32,
+            requests_burst: defaults.requests.burst as u32,
+        }
+    }
 }
 
 /// The server's certificate; without one there is no STLS and no POP3S.
@@ -314,6 +337,8 @@ pub(crate) struct Node {
     pub(crate) drain_timeout: Duration,
     /// Where the embedded index, blobs and keys lie. Default: `postern-data`.
     pub(crate) data_dir: PathBuf,
+    /// Work under way at once for tenants: what comes beyond waits for its tenant's turn. Default: 16 a core.
+    pub(crate) work_max: Option<usize>,
 }
 
 impl Default for Node {
@@ -323,6 +348,7 @@ impl Default for Node {
             roles: vec![Role::Pop3, Role::Lmtp, Role::Admin, Role::Worker],
             drain_timeout: Duration::from_secs(30),
             data_dir: "postern-data".into(),
+            work_max: None,
         }
     }
 }
@@ -339,6 +365,43 @@ pub(crate) struct Cluster {
 impl Default for Cluster {
     fn default() -> Self {
         Self { node_ttl: Duration::from_secs(15) }
+    }
+}
+
+/// The housekeeping of nodes with the role `worker`; one does it at a time.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Worker {
+    /// Pause between two rounds. Default: 1 min.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) interval: Duration,
+    /// Time between two searches for messages that expire. Default: 1 h.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) expiry_interval: Duration,
+    /// The deletion of a tenant is not finished sooner than this after it began. Default: 2 min.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) deletion_grace: Duration,
+}
+
+impl Default for Worker {
+    fn default() -> Self {
+        let defaults = HousekeepingConfig::default();
+        Self {
+            interval: defaults.interval,
+            expiry_interval: defaults.expiry_interval,
+            deletion_grace: defaults.deletion_grace,
+        }
+    }
+}
+
+impl Worker {
+    /// As the domain wants it.
+    pub(crate) fn housekeeping(&self) -> HousekeepingConfig {
+        HousekeepingConfig {
+            interval: self.interval,
+            expiry_interval: self.expiry_interval,
+            deletion_grace: self.deletion_grace,
+        }
     }
 }
 
@@ -538,6 +601,15 @@ impl Config {
         if self.node.roles.is_empty() {
             return wrong("node.roles", "must name at least one role");
         }
+        if self.node.work_max == Some(0) {
+            return wrong("node.work_max", "must be at least 1");
+        }
+        if self.admin.requests_per_second == 0 || self.admin.requests_burst == 0 {
+            return wrong("admin.requests_per_second", "and admin.requests_burst must be at least 1");
+        }
+        if self.worker.interval.is_zero() {
+            return wrong("worker.interval", "must be longer than nothing");
+        }
         if self.auth.hashes_max == Some(0) {
             return wrong("auth.hashes_max", "must be at least 1");
         }
@@ -610,6 +682,16 @@ impl Config {
         let text = Secret::from_either(self.admin.token.as_ref(), self.admin.token_file.as_deref(), path)?;
         text.map(|text| admin_api::AdminToken::new(text.expose()).map_err(|e| ConfigError::new(path, e)))
             .transpose()
+    }
+
+    /// How much may be sent to the admin API.
+    pub(crate) fn api_limits(&self) -> ApiLimits {
+        let requests = Rate {
+            per_second: f64::from(self.admin.requests_per_second),
+            burst: f64::from(self.admin.requests_burst),
+        };
+        let message_octets_max = self.lmtp.max_message_octets;
+        ApiLimits { requests, message_octets_max, ..ApiLimits::default() }
     }
 
     /// The master key, from wherever it is given.

@@ -9,8 +9,8 @@ use std::{fmt::Write as _, path::Path};
 use anyhow::Context as _;
 use auth::Password;
 use maildrop::{
-    Actor, Address, Domain, DomainName, MailboxId, NewDelivery, NewMailbox, Outcome, RecipientCheck, Tenant,
-    TenantId, TenantName,
+    Actor, Address, Domain, DomainName, MailboxId, MailboxSettings, NewDelivery, NewMailbox, Outcome,
+    RecipientCheck, State, Tenant, TenantId, TenantName, TenantSettings,
     port::{Clock as _, SystemClock},
 };
 
@@ -62,7 +62,7 @@ fn configuration(args: &DevArgs) -> anyhow::Result<Config> {
 /// goes on where it was, save that the demo mail itself is delivered only once the mailbox is new.
 async fn populate(parts: &Parts, data: &Path) -> anyhow::Result<String> {
     let directory = &parts.store.directory;
-    let actor = Actor { name: "postern dev".to_owned(), origin: "local".to_owned() };
+    let actor = Actor { name: "postern dev".to_owned(), origin: "local".to_owned(), request: String::new() };
     let credentials = files::secret_file(&data.join("dev-credentials"), || {
         let mut text = String::new();
         for address in MAILBOXES {
@@ -76,14 +76,23 @@ async fn populate(parts: &Parts, data: &Path) -> anyhow::Result<String> {
         None => {
             let id = TenantId::generate();
             let key = parts.blob.new_tenant_key(id)?;
-            let tenant = Tenant { id, name, key, created_at: SystemClock.now() };
+            let tenant = Tenant {
+                id,
+                name,
+                state: State::Active,
+                revision: 1,
+                settings: TenantSettings::default(),
+                key,
+                created_at: SystemClock.now(),
+            };
             directory.create_tenant(&tenant, &actor).await?;
             id
         }
     };
     if directory.list_domains(tenant, None, 1).await?.is_empty() {
-        let domain = Domain { name: DomainName::try_from(DOMAIN)?, created_at: SystemClock.now() };
-        directory.create_domain(tenant, &domain, &actor).await?;
+        let name = DomainName::try_from(DOMAIN)?;
+        let domain = Domain { name, alias_of: None, created_at: SystemClock.now() };
+        directory.create_domain(tenant, &domain, false, &actor).await?;
     }
     for line in credentials.lines() {
         let (address, password) =
@@ -96,10 +105,11 @@ async fn populate(parts: &Parts, data: &Path) -> anyhow::Result<String> {
         let mailbox = NewMailbox {
             id: MailboxId::generate(),
             address: address.clone(),
-            password_hash,
-            quota_octets: None,
+            password_hash: Some(password_hash),
+            suspended: false,
+            settings: MailboxSettings::default(),
         };
-        directory.create_mailbox(tenant, &mailbox, &actor, SystemClock.now()).await?;
+        directory.create_mailboxes(tenant, &[mailbox], &actor, SystemClock.now()).await?;
         if address.as_str() == MAILBOXES[0] {
             deliver_demo(parts, &address).await?;
         }
@@ -119,7 +129,7 @@ async fn deliver_demo(parts: &Parts, address: &Address) -> anyhow::Result<()> {
         };
         let mut delivery = parts.deliveries.begin(new).await;
         delivery.write(message.replace('\n', "\r\n").as_bytes()).await;
-        if delivery.finish().await != [Outcome::Delivered] {
+        if !matches!(delivery.finish().await[..], [Outcome::Delivered(_)]) {
             anyhow::bail!("a demo message could not be delivered");
         }
     }

@@ -1,4 +1,4 @@
-//! What is asked of index, directory, blob store and object store, counted and timed: each decorator stands
+//! What is asked of index, directory, records, blob store and object store, counted and timed: each decorator stands
 //! before a port and changes nothing. Names and labels are explained in `docs/metrics.md`.
 //!
 //! A new method of a port takes one line here: its name, and the call.
@@ -7,16 +7,23 @@ mod blob_store;
 mod directory;
 mod index;
 mod objects;
+mod records;
 
 use std::{future::Future, time::Instant};
 
+use ::index::PoolStats;
 use maildrop::port::{BlobError, IndexError};
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, PullingGauge, Registry};
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, PullingGauge, Registry,
+    core::{Collector, Desc},
+    proto::MetricFamily,
+};
 
 pub(crate) use blob_store::ObservedBlobStore;
 pub(crate) use directory::ObservedDirectory;
 pub(crate) use index::ObservedIndex;
 pub(crate) use objects::ObservedObjects;
+pub(crate) use records::ObservedRecords;
 
 /// From a row out of the database's memory to the end of every deadline there is.
 const DURATION_BUCKETS: [f64; 15] =
@@ -115,6 +122,33 @@ pub(crate) fn gauge(
     registry.register(Box::new(PullingGauge::new(name, help, Box::new(value))?))
 }
 
+/// Registers the connections to the index by state. An index that has no pool has none.
+pub(crate) fn index_pool(registry: &Registry, pool: Option<PoolStats>) -> Result<(), prometheus::Error> {
+    let opts = Opts::new("postern_index_pool_connections", "connections to the index by state");
+    let connections = IntGaugeVec::new(opts, &["state"])?;
+    registry.register(Box::new(PoolConnections { pool, connections }))
+}
+
+/// The connections of a pool, asked for when they are shown.
+struct PoolConnections {
+    pool: Option<PoolStats>,
+    connections: IntGaugeVec,
+}
+
+impl Collector for PoolConnections {
+    fn desc(&self) -> Vec<&Desc> {
+        self.connections.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let (size, idle) = self.pool.as_ref().map_or((0, 0), |pool| (pool.size(), pool.idle()));
+        self.connections.with_label_values(&["idle"]).set(idle.into());
+        // The two are read one after the other: between them a connection may have become idle.
+        self.connections.with_label_values(&["in_use"]).set(size.saturating_sub(idle).into());
+        self.connections.collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,5 +167,17 @@ mod tests {
             assert_eq!(observer.operations.with_label_values(&["read", result]).get(), 1, "{result}");
         }
         assert_eq!(observer.duration.with_label_values(&["read"]).get_sample_count(), 3);
+    }
+
+    #[test]
+    fn an_index_without_a_pool_shows_no_connections() {
+        let registry = Registry::new();
+        index_pool(&registry, None).unwrap();
+        let shown = registry.gather();
+        assert_eq!(shown.len(), 1);
+        let states: Vec<_> =
+            shown[0].get_metric().iter().map(|m| m.get_label()[0].value().to_owned()).collect();
+        assert_eq!(states, ["idle", "in_use"]);
+        assert!(shown[0].get_metric().iter().all(|m| m.get_gauge().get_value() < 0.5));
     }
 }

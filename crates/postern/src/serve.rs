@@ -5,10 +5,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use admin_api::AdminApi;
 use anyhow::Context as _;
 use frontend::{
-    Bound, Drain, Limits, ListenAddr, LmtpConfig, LmtpService, Metrics, Pop3Config, Pop3Service, Server,
-    TenantSeries, TlsIdentity,
+    Bound, Drain, HostCertificates, Limits, ListenAddr, LmtpConfig, LmtpService, Metrics, Pop3Config,
+    Pop3Service, Server, Tenancy, TenantSeries, TlsIdentity,
 };
-use maildrop::port::SystemClock;
+use maildrop::{Housekeeping, port::SystemClock};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -24,6 +24,9 @@ use crate::{
 
 /// After the drain's deadline a session gets this long to come to the end of its command.
 const CLOSING_GRACE: Duration = Duration::from_secs(10);
+
+/// Time between two writings of traffic.
+const TRAFFIC_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Pause after a heartbeat that failed.
 const HEARTBEAT_RETRY: Duration = Duration::from_secs(1);
@@ -67,7 +70,13 @@ pub(crate) struct Node {
 impl Node {
     /// Binds every listener, says that the node lives, and begins to serve.
     pub(crate) async fn start(config: Config, parts: Parts) -> anyhow::Result<Self> {
-        let tls = config.tls_identity()?;
+        let tls = match config.tls_identity()? {
+            Some(tls) => {
+                let (directory, blob) = (Arc::clone(&parts.store.directory), Arc::clone(&parts.blob));
+                Some(tls.with_hosts(HostCertificates::new(directory, blob)?))
+            }
+            None => None,
+        };
         let mut node = Self {
             config,
             parts,
@@ -83,8 +92,10 @@ impl Node {
         let ttl = node.config.cluster.node_ttl;
         let name = node.name();
         // A lock taken by a node nobody knows to be alive could be taken over at once.
-        node.parts.store.index.heartbeat(node.parts.node, &name, ttl).await?;
+        let pulse = node.parts.store.index.heartbeat(node.parts.node, &name, ttl).await?;
+        node.parts.tenancy.throttle.set_nodes(pulse.nodes);
         node.heartbeat = Some(node.spawn_heartbeat(name.clone(), ttl));
+        node.spawn_housekeeping(&name);
         node.serve(bound, &name)?;
         info!(node = %node.parts.node, name, listening = ?node.listening, "node serves");
         Ok(node)
@@ -231,6 +242,7 @@ impl Node {
             self.parts.authenticator.clone(),
             self.parts.maildrops.clone(),
             self.tls.clone(),
+            self.parts.tenancy.clone(),
             metrics.clone(),
         )
     }
@@ -244,7 +256,8 @@ impl Node {
             log_clients: self.config.log.client_addresses,
             ..LmtpConfig::new(name)
         };
-        LmtpService::new(config, self.parts.deliveries.clone(), metrics.clone())
+        let traffic = self.parts.tenancy.traffic.clone();
+        LmtpService::new(config, self.parts.deliveries.clone(), traffic, metrics.clone())
     }
 
     fn serve_admin(&self, listener: TcpListener) -> anyhow::Result<()> {
@@ -253,11 +266,17 @@ impl Node {
         let api = AdminApi {
             directory: Arc::clone(&self.parts.store.directory),
             index: Arc::clone(&self.parts.store.index),
+            records: Arc::clone(&self.parts.store.records),
             blob: Arc::clone(&self.parts.blob),
+            maildrops: self.parts.maildrops.clone(),
+            deliveries: self.parts.deliveries.clone(),
+            traffic: self.parts.tenancy.traffic.clone(),
             hasher: self.parts.hasher.clone(),
             clock: Arc::new(SystemClock),
             token,
             registry: self.parts.registry.clone(),
+            metrics_public: self.config.admin.metrics_public,
+            limits: self.config.api_limits(),
             draining: Arc::new(move || drain.is_draining()),
             manages: self.config.has_role(Role::Admin),
         };
@@ -270,8 +289,33 @@ impl Node {
         Ok(())
     }
 
+    /// Writes traffic every few seconds, and does the housekeeping where that is a role of the node.
+    fn spawn_housekeeping(&self, name: &str) {
+        let (traffic, end) = (self.parts.tenancy.traffic.clone(), self.admin_end.clone());
+        self.admin_tasks.spawn(async move {
+            while tokio::time::timeout(TRAFFIC_INTERVAL, end.cancelled()).await.is_err() {
+                traffic.flush().await;
+            }
+            traffic.flush().await;
+        });
+        if !self.config.has_role(Role::Worker) {
+            return;
+        }
+        let housekeeping = Housekeeping {
+            directory: Arc::clone(&self.parts.store.directory),
+            index: Arc::clone(&self.parts.store.index),
+            records: Arc::clone(&self.parts.store.records),
+            blob: Arc::clone(&self.parts.blob),
+            node: self.parts.node,
+            name: name.to_owned(),
+            config: self.config.worker.housekeeping(),
+        };
+        self.admin_tasks.spawn(housekeeping.run(self.admin_end.clone().cancelled_owned()));
+    }
+
     fn spawn_heartbeat(&self, name: String, ttl: Duration) -> tokio::task::JoinHandle<()> {
         let index = Arc::clone(&self.parts.store.index);
+        let Tenancy { throttle, sessions, .. } = self.parts.tenancy.clone();
         let node = self.parts.node;
         let end = self.admin_end.clone();
         tokio::spawn(async move {
@@ -283,7 +327,11 @@ impl Node {
                 }
                 // One that failed is repeated soon: the lease may be nearly over.
                 pause = match index.heartbeat(node, &name, ttl).await {
-                    Ok(()) => ttl / 3,
+                    Ok(pulse) => {
+                        throttle.set_nodes(pulse.nodes);
+                        sessions.end(&pulse.ended);
+                        ttl / 3
+                    }
                     Err(error) => {
                         warn!(error = &error as &dyn std::error::Error, "heartbeat failed");
                         (ttl / 3).min(HEARTBEAT_RETRY)

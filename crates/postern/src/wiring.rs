@@ -9,9 +9,10 @@ use blob::{
     BlobLayout, ChecksumMode, DiskConfig, DiskStore, Keyring, MasterKey, ObjectStore, Packs, PacksConfig,
     S3Config, S3Store,
 };
+use frontend::{Sessions, Tenancy};
 use index::{Postgres, PostgresConfig, Sqlite, Store};
 use maildrop::{
-    Deliveries, Maildrops, NodeId, Releaser, TenantCache,
+    Deliveries, FairGate, Maildrops, NodeId, Releaser, TenantCache, Throttle, TrafficLog,
     port::{BlobError, BlobStore},
 };
 use prometheus::{IntGauge, Opts, Registry, process_collector::ProcessCollector};
@@ -19,7 +20,7 @@ use prometheus::{IntGauge, Opts, Registry, process_collector::ProcessCollector};
 use crate::{
     config::{BlobKind, Checksum, Config},
     files,
-    observed::{self, ObservedBlobStore, ObservedDirectory, ObservedIndex, ObservedObjects},
+    observed::{self, ObservedBlobStore, ObservedDirectory, ObservedIndex, ObservedObjects, ObservedRecords},
 };
 
 /// The master key is not the one this index was started with.
@@ -64,14 +65,18 @@ pub(crate) struct Parts {
     pub(crate) authenticator: Authenticator,
     pub(crate) maildrops: Maildrops,
     pub(crate) deliveries: Deliveries,
+    pub(crate) tenancy: Tenancy,
 }
 
 impl Parts {
     /// Opens index and blob store, checks that schema and master key fit, and builds the services on them.
     pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
+        let mut pool = None;
         let store: Store = match index_place(config)? {
             IndexPlace::Postgres(config) => {
-                Arc::new(Postgres::connect(config).await.context("open the index")?).into()
+                let postgres = Arc::new(Postgres::connect(config).await.context("open the index")?);
+                pool = Some(postgres.pool());
+                postgres.into()
             }
             IndexPlace::SqliteFile(path) => {
                 Arc::new(Sqlite::open(&path).await.context("open the index")?).into()
@@ -81,9 +86,11 @@ impl Parts {
             }
         };
         let registry = registry()?;
+        observed::index_pool(&registry, pool)?;
         let store = Store {
             index: Arc::new(ObservedIndex::new(store.index, &registry)?),
             directory: Arc::new(ObservedDirectory::new(store.directory, &registry)?),
+            records: Arc::new(ObservedRecords::new(store.records, &registry)?),
         };
         let master_key = master_key(config)?;
         let check = master_key.check_value();
@@ -100,30 +107,67 @@ impl Parts {
             memory_kib: config.auth.argon2_memory_kib.unwrap_or(defaults.memory_kib),
             ..defaults
         })?;
-        queues(&registry, &releaser, &hasher)?;
+        let work = config.node.work_max.unwrap_or_else(default_work);
+        // More statements of one tenant at once than the database has use for would only be in the others' way.
+        let turns = FairGate::sharing(work, cores(), WAITING_MAX);
+        // What waits for the object store must not stand in the way of what does not (P7), and what is looked up
+        // is nobody's yet.
+        let gate = || FairGate::new(work, WAITING_MAX);
+        let (asking, reading, storing) = (gate(), gate(), gate());
+        queues(&registry, &releaser, &hasher, [&turns, &asking, &reading, &storing])?;
+        let tenancy = Tenancy {
+            throttle: Throttle::default(),
+            traffic: TrafficLog::new(Arc::clone(&store.records)),
+            sessions: Sessions::default(),
+        };
         let verified = VerifiedCache::new(config.auth.verified_max, config.auth.verified_ttl);
         Ok(Self {
             node,
             registry,
-            authenticator: Authenticator::new(Arc::clone(&store.directory), hasher.clone(), verified),
+            authenticator: Authenticator::new(
+                Arc::clone(&store.directory),
+                hasher.clone(),
+                verified,
+                turns.clone(),
+                asking.clone(),
+            ),
             maildrops: Maildrops::new(
                 Arc::clone(&store.index),
                 Arc::clone(&blob),
                 tenants.clone(),
                 node,
                 releaser,
+                turns,
+                reading,
             ),
             deliveries: Deliveries::new(
                 Arc::clone(&store.directory),
                 Arc::clone(&store.index),
                 Arc::clone(&blob),
                 tenants,
+                tenancy.throttle.clone(),
+                asking,
+                storing,
             ),
+            tenancy,
             store,
             blob,
             hasher,
         })
     }
+}
+
+/// Work of one tenant that may wait; past that it is refused for now.
+const WAITING_MAX: usize = 10_000;
+
+/// Work under way at once: enough for the waits of databases and object stores, few enough that a tenant's turn
+/// comes soon.
+fn default_work() -> usize {
+    16 * cores()
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from)
 }
 
 fn master_key(config: &Config) -> anyhow::Result<MasterKey> {
@@ -153,7 +197,20 @@ fn registry() -> anyhow::Result<Registry> {
 }
 
 /// What waits inside this node.
-fn queues(registry: &Registry, releaser: &Releaser, hasher: &Hasher) -> Result<(), prometheus::Error> {
+fn queues(
+    registry: &Registry,
+    releaser: &Releaser,
+    hasher: &Hasher,
+    gates: [&FairGate; 4],
+) -> Result<(), prometheus::Error> {
+    let gates = gates.map(FairGate::clone);
+    let (of_waiting, of_running) = (gates.clone(), gates);
+    observed::gauge(registry, "postern_work_waiting", "work that waits for its tenant's turn", move || {
+        of_waiting.iter().map(|gate| gate.stats().waiting as f64).sum()
+    })?;
+    observed::gauge(registry, "postern_work_running", "work under way for tenants", move || {
+        of_running.iter().map(|gate| gate.stats().in_use as f64).sum()
+    })?;
     let pending = releaser.pending();
     observed::gauge(
         registry,

@@ -43,6 +43,18 @@ impl Http {
         content_type: &str,
         body: &[u8],
     ) -> (u16, String, String) {
+        self.send(method, path, content_type, &[], body)
+    }
+
+    /// Sends a request with these headers, too; gives status, head and body.
+    pub(crate) fn send(
+        &self,
+        method: &str,
+        path: &str,
+        content_type: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> (u16, String, String) {
         let mut stream = TcpStream::connect(self.addr).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(40))).unwrap();
         let mut request = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n");
@@ -51,6 +63,9 @@ impl Http {
         }
         if !content_type.is_empty() {
             request += &format!("Content-Type: {content_type}\r\nContent-Length: {}\r\n", body.len());
+        }
+        for (name, value) in headers {
+            request += &format!("{name}: {value}\r\n");
         }
         request += "\r\n";
         stream.write_all(request.as_bytes()).unwrap();
@@ -61,6 +76,20 @@ impl Http {
         let text = String::from_utf8(answer).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
         let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
-        (status, head.to_ascii_lowercase(), body.to_owned())
+        let head = head.to_ascii_lowercase();
+        let body =
+            if head.contains("transfer-encoding: chunked") { dechunked(body) } else { body.to_owned() };
+        (status, head, body)
     }
+}
+
+/// A body without the lengths of its chunks (RFC 9112 §7.1).
+fn dechunked(mut body: &str) -> String {
+    let mut whole = String::new();
+    while let Some((length, rest)) = body.split_once("\r\n") {
+        let length = usize::from_str_radix(length, 16).unwrap();
+        whole += &rest[..length];
+        body = rest[length..].strip_prefix("\r\n").unwrap_or("");
+    }
+    whole
 }

@@ -47,6 +47,7 @@ pub(crate) struct Node {
     pub(crate) lmtp: SocketAddr,
     pub(crate) admin: SocketAddr,
     config: PathBuf,
+    stores: Stores,
     child: Option<Child>,
 }
 
@@ -94,7 +95,7 @@ impl Node {
             ),
         )
         .unwrap();
-        Self { dir, pop3, pop3s, lmtp, admin, config, child: None }
+        Self { dir, pop3, pop3s, lmtp, admin, config, stores: options.stores.clone(), child: None }
     }
 
     /// Starts the process and waits until it is ready.
@@ -132,6 +133,11 @@ impl Node {
 
     pub(crate) fn config_path(&self) -> &Path {
         &self.config
+    }
+
+    /// Where it keeps things.
+    pub(crate) fn stores(&self) -> &Stores {
+        &self.stores
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -76,6 +76,15 @@ impl Bucket {
         run(Command::new("curl").args(sigv4).args(["-u", &credentials, "-X", "PUT", &url]));
         bucket
     }
+
+    /// How many objects are in it; a thousand at most.
+    fn objects(&self) -> u64 {
+        let credentials = format!("{}:{}", xtask::services::ADMIN_KEY, xtask::services::ADMIN_SECRET);
+        let url = format!("{}/{}?list-type=2", self.endpoint, self.name);
+        let sigv4 = ["-sf", "--aws-sigv4", "aws:amz:us-east-1:s3"];
+        let output = run(Command::new("curl").args(sigv4).args(["-u", &credentials, &url]));
+        String::from_utf8(output.stdout).unwrap().matches("<Key>").count() as u64
+    }
 }
 
 /// Where a node keeps things.
@@ -91,6 +100,31 @@ impl Stores {
     /// A database and a bucket on the shared servers.
     pub(crate) fn servers() -> Self {
         Self::Servers(Database::new(), Bucket::new())
+    }
+
+    /// Runs SQL on the database.
+    pub(crate) fn execute(&self, sql: &str) {
+        self.database().sql(sql);
+    }
+
+    /// Runs SQL that gives one number, or no row.
+    pub(crate) fn number(&self, sql: &str) -> Option<i64> {
+        self.database().sql(sql).parse().ok()
+    }
+
+    /// How many objects are in the bucket.
+    pub(crate) fn object_count(&self) -> u64 {
+        match self {
+            Self::Servers(_, bucket) => bucket.objects(),
+            Self::Embedded => panic!("there is no bucket"),
+        }
+    }
+
+    fn database(&self) -> &Database {
+        match self {
+            Self::Servers(database, _) => database,
+            Self::Embedded => panic!("there is no server"),
+        }
     }
 
     /// The configuration's part about them.

@@ -1,6 +1,6 @@
 //! Health and metrics.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use axum::{
     extract::State,
@@ -9,19 +9,26 @@ use axum::{
 };
 use prometheus::{Encoder as _, TextEncoder};
 
-use crate::{AdminApi, Problem};
+use crate::{Problem, api::Shared};
 
 /// A dependency that takes longer than this to answer is not ready.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The process runs and answers.
+#[utoipa::path(get, path = "/livez", operation_id = "livez", tag = "health",
+    responses((status = 200, description = "alive", body = String, content_type = "text/plain")))]
 pub(super) async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// The node can serve: it is not draining, and the index answers. A blob store that is away does not make it
-/// unready: logins, listings and deletions go on without (P7); it is shown all the same.
-pub(super) async fn readyz(State(api): State<Arc<AdminApi>>) -> Response {
+/// Whether the node can serve.
+///
+/// It is not draining, and the index answers. A blob store that is away does not make it unready: logins, listings and
+/// deletions go on without (P7); it is shown all the same.
+#[utoipa::path(get, path = "/readyz", operation_id = "readyz", tag = "health",
+    responses((status = 200, description = "ready", body = String, content_type = "text/plain"),
+        (status = 503, description = "not ready", body = String, content_type = "text/plain")))]
+pub(super) async fn readyz(State(api): State<Shared>) -> Response {
     if (api.draining)() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response();
     }
@@ -35,8 +42,12 @@ pub(super) async fn readyz(State(api): State<Arc<AdminApi>>) -> Response {
     (status, format!("index {}\nblob {}\n", word(index), word(blob))).into_response()
 }
 
-/// The metrics in Prometheus' text format.
-pub(super) async fn metrics(State(api): State<Arc<AdminApi>>) -> Result<Response, Problem> {
+/// The metrics, in Prometheus' text format.
+///
+/// Where the node is configured so, a key of the role `metrics` is needed.
+#[utoipa::path(get, path = "/metrics", operation_id = "metrics", tag = "health",
+    responses((status = 200, description = "the metrics", body = String, content_type = "text/plain")))]
+pub(super) async fn metrics(State(api): State<Shared>) -> Result<Response, Problem> {
     let encoder = TextEncoder::new();
     let mut text = Vec::new();
     encoder.encode(&api.registry.gather(), &mut text).map_err(|error| {
@@ -44,4 +55,11 @@ pub(super) async fn metrics(State(api): State<Arc<AdminApi>>) -> Result<Response
         Problem::internal()
     })?;
     Ok(([(header::CONTENT_TYPE, encoder.format_type().to_owned())], text).into_response())
+}
+
+/// This API, as OpenAPI 3.1 describes it.
+#[utoipa::path(get, path = "/openapi.json", operation_id = "openapi", tag = "health",
+    responses((status = 200, description = "the document", body = Object)))]
+pub(super) async fn openapi(State(api): State<Shared>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], api.document.clone()).into_response()
 }

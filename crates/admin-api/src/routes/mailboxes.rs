@@ -2,101 +2,260 @@
 
 use std::sync::Arc;
 
-use ::auth::Password;
-use axum::{Json, extract::State, http::StatusCode};
-use maildrop::{Address, Mailbox, MailboxId, NewMailbox};
-use secrecy::{ExposeSecret as _, SecretString};
+use axum::{
+    extract::State,
+    http::{StatusCode, Uri},
+    response::Response,
+};
+use maildrop::{
+    Address, DomainName, Mailbox, MailboxId, NewMailbox, State as MailboxState, Tenant,
+    port::{Conflict, IndexError, MailboxQuery, MailboxUpdate},
+};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::{
-    extract::{Body, Params, Segments, address, bad_cursor},
+    CHANGE_ATTEMPTS,
+    extract::{Body, IfMatch, OfAddress, Params, Patch, Segments},
+    fields::{address_of_path, bad_cursor, search},
+    give_way,
+    passwords::hash_of,
+    respond::{listed, tagged},
     to_the_end,
 };
 use crate::{
-    AdminApi, Problem,
+    Problem,
+    api::{Api, Shared},
     auth::Caller,
-    resources::{ListQuery, MailboxResource, NewMailboxBody, NewPassword, Page},
+    guard::TheTenant,
+    resources::{MailboxPatch, MailboxResource, NewMailboxBody, NewPassword, Page, page_limit},
 };
 
-/// Longest password in octets: what fits a POP3 command line with room to spare (RFC 2449 §4).
-const PASSWORD_OCTETS_MAX: usize = 400;
+/// The query of the list of mailboxes.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct MailboxListQuery {
+    /// The cursor: `next` of the page before.
+    #[serde(default)]
+    #[param(max_length = 400)]
+    after: Option<String>,
+    /// Items on a page at most; 100 where it is not given.
+    #[serde(default)]
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<u32>,
+    /// Only addresses that begin with this.
+    #[serde(default)]
+    #[param(max_length = 400)]
+    search: Option<String>,
+    /// Only addresses of this domain.
+    #[serde(default)]
+    #[param(max_length = 255)]
+    domain: Option<String>,
+}
 
+/// List a tenant's mailboxes by address.
+#[utoipa::path(get, path = "/v1/tenants/{tenant}/mailboxes", operation_id = "listMailboxes", tag = "mailboxes",
+    params(MailboxListQuery), responses((status = 200, description = "a page of mailboxes", body = Page<MailboxResource>)))]
 pub(super) async fn list(
-    State(api): State<Arc<AdminApi>>,
-    Segments(tenant): Segments<String>,
-    Params(query): Params<ListQuery>,
-) -> Result<Json<Page<MailboxResource>>, Problem> {
-    let tenant = api.tenant(&tenant).await?;
-    let after = query.after.as_deref().map(Address::try_from).transpose().map_err(bad_cursor)?;
-    let rows = api.directory.list_mailboxes(tenant.id, after.as_ref(), query.limit() + 1).await?;
-    Ok(Json(Page::new(rows, query.limit(), |mailbox: &Mailbox| mailbox.address.to_string())))
+    State(api): State<Shared>,
+    TheTenant(tenant): TheTenant,
+    Params(query): Params<MailboxListQuery>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let limit = page_limit(query.limit)?;
+    let domain = query.domain.as_deref().map(DomainName::try_from).transpose();
+    let query = MailboxQuery {
+        after: query.after.as_deref().map(Address::try_from).transpose().map_err(bad_cursor)?,
+        prefix: search("search", query.search)?
+            .map(|text| text.to_lowercase())
+            .filter(|text| !text.is_empty()),
+        domain: domain.map_err(|error| Problem::invalid("domain", error))?,
+        limit: limit + 1,
+    };
+    let rows = api.directory.list_mailboxes(tenant.id, &query).await?;
+    let page = Page::<MailboxResource>::new(rows, limit, |mailbox: &Mailbox| mailbox.address.to_string());
+    Ok(listed(page, &uri, "after"))
 }
 
+/// Create a mailbox.
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/mailboxes", operation_id = "createMailbox", tag = "mailboxes",
+    request_body = NewMailboxBody, responses((status = 201, description = "the mailbox", body = MailboxResource)))]
 pub(super) async fn create(
-    State(api): State<Arc<AdminApi>>,
-    Caller(actor): Caller,
-    Segments(tenant): Segments<String>,
+    State(api): State<Shared>,
+    Caller { actor, .. }: Caller,
+    TheTenant(tenant): TheTenant,
     Body(body): Body<NewMailboxBody>,
-) -> Result<(StatusCode, Json<MailboxResource>), Problem> {
-    let tenant = api.tenant(&tenant).await?;
-    let address =
-        Address::try_from(body.address.as_str()).map_err(|error| Problem::invalid("address", error))?;
-    let quota_octets = body.quota_octets;
-    if quota_octets.is_some_and(|octets| i64::try_from(octets).is_err()) {
-        return Err(Problem::invalid("quota_octets", "a quota is less than 2^63 octets"));
-    }
-    let password_hash = hash(&api, &body.password).await?;
-    let new = NewMailbox { id: MailboxId::generate(), address, password_hash, quota_octets };
-    let mailbox = api.directory.create_mailbox(tenant.id, &new, &actor, api.clock.now()).await?;
-    Ok((StatusCode::CREATED, Json(MailboxResource::from(&mailbox))))
+) -> Result<Response, Problem> {
+    let new = new_mailbox(&api, &tenant, body).await?;
+    let created = api.directory.create_mailboxes(tenant.id, &[new], &actor, api.now()).await?;
+    let mailbox = created.into_iter().next().ok_or_else(Problem::internal)??;
+    Ok(tagged(StatusCode::CREATED, mailbox.revision, MailboxResource::from(&mailbox)))
 }
 
+/// The mailbox that a body asks for, its password hashed.
+pub(super) async fn new_mailbox(
+    api: &Api,
+    tenant: &Tenant,
+    body: NewMailboxBody,
+) -> Result<NewMailbox, Problem> {
+    let address = Address::try_from(body.address.as_str());
+    let address = address.map_err(|error| Problem::invalid("address", error))?;
+    let settings = body.settings()?;
+    let password_hash = hash_of(api, tenant.id, body.password, body.password_hash).await?;
+    let suspended = body.suspended.unwrap_or(false);
+    Ok(NewMailbox { id: MailboxId::generate(), address, password_hash, suspended, settings })
+}
+
+/// Show a mailbox.
+#[utoipa::path(get, path = "/v1/tenants/{tenant}/mailboxes/{address}", operation_id = "readMailbox",
+    tag = "mailboxes", responses((status = 200, description = "the mailbox", body = MailboxResource)))]
 pub(super) async fn read(
-    State(api): State<Arc<AdminApi>>,
-    Segments((tenant, mailbox)): Segments<(String, String)>,
-) -> Result<Json<MailboxResource>, Problem> {
-    let tenant = api.tenant(&tenant).await?;
-    let mailbox = api.directory.mailbox(tenant.id, &address(&mailbox)?).await?;
-    Ok(Json(MailboxResource::from(&mailbox.ok_or_else(|| Problem::not_found("mailbox"))?)))
+    State(api): State<Shared>,
+    TheTenant(tenant): TheTenant,
+    Segments(path): Segments<OfAddress>,
+) -> Result<Response, Problem> {
+    let OfAddress { address } = path;
+    let mailbox = api.mailbox(&tenant, &address).await?;
+    Ok(tagged(StatusCode::OK, mailbox.revision, MailboxResource::from(&mailbox)))
 }
 
+/// Change a mailbox's quotas and policy.
+#[utoipa::path(patch, path = "/v1/tenants/{tenant}/mailboxes/{address}", operation_id = "updateMailbox",
+    tag = "mailboxes",
+    request_body(content((MailboxPatch = "application/merge-patch+json"), (MailboxPatch = "application/json"))),
+    responses((status = 200, description = "the mailbox as it is now", body = MailboxResource)))]
+pub(super) async fn update(
+    State(api): State<Shared>,
+    caller: Caller,
+    TheTenant(tenant): TheTenant,
+    Segments(path): Segments<OfAddress>,
+    if_match: IfMatch,
+    patch: Patch<MailboxPatch>,
+) -> Result<Response, Problem> {
+    let OfAddress { address } = path;
+    change(&api, &caller, &tenant, &address, &if_match, |mailbox| {
+        let settings = patch.apply(&MailboxPatch::from(&mailbox.settings))?.settings()?;
+        // Made from what was read: it must still be that.
+        Ok(MailboxUpdate { if_revision: Some(mailbox.revision), settings: Some(settings), state: None })
+    })
+    .await
+}
+
+/// Suspend a mailbox: nobody logs in, mail is refused as the policy says, its session ends.
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/mailboxes/{address}/suspend", operation_id = "suspendMailbox",
+    tag = "mailboxes", responses((status = 200, description = "the mailbox as it is now", body = MailboxResource)))]
+pub(super) async fn suspend(
+    State(api): State<Shared>,
+    caller: Caller,
+    TheTenant(tenant): TheTenant,
+    Segments(path): Segments<OfAddress>,
+    if_match: IfMatch,
+) -> Result<Response, Problem> {
+    let OfAddress { address } = path;
+    set_state(&api, &caller, &tenant, &address, &if_match, MailboxState::Suspended).await
+}
+
+/// Resume a suspended mailbox.
+#[utoipa::path(post, path = "/v1/tenants/{tenant}/mailboxes/{address}/resume", operation_id = "resumeMailbox",
+    tag = "mailboxes", responses((status = 200, description = "the mailbox as it is now", body = MailboxResource)))]
+pub(super) async fn resume(
+    State(api): State<Shared>,
+    caller: Caller,
+    TheTenant(tenant): TheTenant,
+    Segments(path): Segments<OfAddress>,
+    if_match: IfMatch,
+) -> Result<Response, Problem> {
+    let OfAddress { address } = path;
+    set_state(&api, &caller, &tenant, &address, &if_match, MailboxState::Active).await
+}
+
+async fn set_state(
+    api: &Api,
+    caller: &Caller,
+    tenant: &Tenant,
+    address: &str,
+    if_match: &IfMatch,
+    state: MailboxState,
+) -> Result<Response, Problem> {
+    change(api, caller, tenant, address, if_match, |mailbox| {
+        let if_revision = if_match.insist(mailbox.revision)?;
+        Ok(MailboxUpdate { if_revision, settings: None, state: Some(state) })
+    })
+    .await
+}
+
+/// Makes a change from the mailbox as it is; anew where that has changed meanwhile and the client does not mind.
+async fn change(
+    api: &Api,
+    caller: &Caller,
+    tenant: &Tenant,
+    address: &str,
+    if_match: &IfMatch,
+    update: impl Fn(&Mailbox) -> Result<MailboxUpdate, Problem>,
+) -> Result<Response, Problem> {
+    for attempt in 0..CHANGE_ATTEMPTS {
+        let mailbox = api.mailbox(tenant, address).await?;
+        if_match.insist(mailbox.revision)?;
+        let (update, at) = (update(&mailbox)?, api.now());
+        let changed =
+            api.directory.update_mailbox(tenant.id, &mailbox.address, &update, &caller.actor, at).await;
+        match changed {
+            Ok(changed) => {
+                let mailbox = changed.ok_or_else(|| Problem::not_found("mailbox"))?;
+                return Ok(tagged(StatusCode::OK, mailbox.revision, MailboxResource::from(&mailbox)));
+            }
+            Err(IndexError::Conflict(Conflict::Revision)) => give_way(attempt).await,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Problem::stale())
+}
+
+/// Delete a mailbox with its messages, aliases and passwords.
+#[utoipa::path(delete, path = "/v1/tenants/{tenant}/mailboxes/{address}", operation_id = "deleteMailbox",
+    tag = "mailboxes", responses((status = 204, description = "it is deleted")))]
 pub(super) async fn delete(
-    State(api): State<Arc<AdminApi>>,
-    Caller(actor): Caller,
-    Segments((tenant, mailbox)): Segments<(String, String)>,
+    State(api): State<Shared>,
+    Caller { actor, .. }: Caller,
+    TheTenant(tenant): TheTenant,
+    Segments(path): Segments<OfAddress>,
+    if_match: IfMatch,
 ) -> Result<StatusCode, Problem> {
-    let tenant = api.tenant(&tenant).await?;
-    let (address, at) = (address(&mailbox)?, api.clock.now());
-    let deletion = async move { api.directory.delete_mailbox(tenant.id, &address, &actor, at).await };
+    let OfAddress { address } = path;
+    let mailbox = api.mailbox(&tenant, &address).await?;
+    if_match.insist(mailbox.revision)?;
+    let (directory, at) = (Arc::clone(&api.directory), api.now());
+    let deletion = async move { directory.delete_mailbox(tenant.id, &mailbox.address, &actor, at).await };
     if to_the_end(deletion).await? { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::not_found("mailbox")) }
 }
 
+/// Set a mailbox's password, or take over its hash. The old one is good no longer, on no node.
+#[utoipa::path(put, path = "/v1/tenants/{tenant}/mailboxes/{address}/password", operation_id = "setPassword",
+    tag = "mailboxes", request_body = NewPassword, responses((status = 204, description = "it is set")))]
 pub(super) async fn set_password(
-    State(api): State<Arc<AdminApi>>,
-    Caller(actor): Caller,
-    Segments((tenant, mailbox)): Segments<(String, String)>,
+    State(api): State<Shared>,
+    Caller { actor, .. }: Caller,
+    TheTenant(tenant): TheTenant,
+    Segments(path): Segments<OfAddress>,
     Body(body): Body<NewPassword>,
 ) -> Result<StatusCode, Problem> {
-    let tenant = api.tenant(&tenant).await?;
-    let address = address(&mailbox)?;
-    let hash = hash(&api, &body.password).await?;
-    if api.directory.set_password(tenant.id, &address, &hash, &actor, api.clock.now()).await? {
+    let OfAddress { address } = path;
+    // Nothing is hashed for a mailbox that is not there.
+    let mailbox = api.mailbox(&tenant, &address).await?;
+    let hash = hash_of(&api, tenant.id, body.password, body.password_hash).await?;
+    let hash = hash.ok_or_else(|| Problem::invalid("password", "a password, or a hash, must be given"))?;
+    if api.directory.set_password(tenant.id, &mailbox.address, &hash, &actor, api.now()).await? {
         Ok(StatusCode::NO_CONTENT)
     } else {
         Err(Problem::not_found("mailbox"))
     }
 }
 
-async fn hash(api: &AdminApi, password: &SecretString) -> Result<String, Problem> {
-    let password = password.expose_secret();
-    if password.is_empty() || password.len() > PASSWORD_OCTETS_MAX {
-        let detail = format!("a password is 1 to {PASSWORD_OCTETS_MAX} octets");
-        return Err(Problem::invalid("password", detail));
+impl Api {
+    /// The mailbox of a path. An address that cannot be is a mailbox that is not.
+    pub(super) async fn mailbox(&self, tenant: &Tenant, address: &str) -> Result<Mailbox, Problem> {
+        let found = self.directory.mailbox(tenant.id, &address_of_path(address)?).await?;
+        found.ok_or_else(|| Problem::not_found("mailbox"))
     }
-    if password.chars().any(|c| matches!(c, '\r' | '\n' | '\0')) {
-        return Err(Problem::invalid("password", "a password cannot hold CR, LF or NUL"));
-    }
-    api.hasher.hash(Password::new(password.as_bytes().to_vec())).await.map_err(|error| {
-        tracing::warn!(%error, "password could not be hashed");
-        Problem::unavailable()
-    })
 }

@@ -54,6 +54,48 @@ impl TenantKey {
     }
 }
 
+/// What a secret's key is for.
+const SECRET_KEY_INFO: &[u8] = b"postern secret v1";
+/// Version of the form of a sealed secret: version, salt, sealed octets, tag.
+const SECRET_VERSION: u8 = 1;
+const SECRET_SALT_OCTETS: usize = 32;
+
+impl TenantKey {
+    /// Seals a small secret of the tenant, for one purpose. `None` is a failure of the library.
+    pub(super) fn seal_secret(&self, tenant: TenantId, purpose: &str, secret: &[u8]) -> Option<Vec<u8>> {
+        let mut sealed = Vec::with_capacity(1 + SECRET_SALT_OCTETS + secret.len() + TAG_OCTETS);
+        sealed.push(SECRET_VERSION);
+        let mut salt = [0; SECRET_SALT_OCTETS];
+        aws_lc_rs::rand::fill(&mut salt).ok()?;
+        sealed.extend_from_slice(&salt);
+        let mut octets = secret.to_vec();
+        let key = self.secret_key(tenant, purpose, &salt)?;
+        // The key is this secret's alone, by its salt: a fixed nonce is used once.
+        key.seal_in_place_append_tag(nonce(0), Aad::from([SECRET_VERSION]), &mut octets).ok()?;
+        sealed.append(&mut octets);
+        Some(sealed)
+    }
+
+    /// Opens what [`seal_secret`](Self::seal_secret) sealed for the same tenant and purpose.
+    pub(super) fn open_secret(&self, tenant: TenantId, purpose: &str, sealed: &[u8]) -> Option<Vec<u8>> {
+        let (version, rest) = sealed.split_first()?;
+        let (salt, octets) = rest.split_at_checked(SECRET_SALT_OCTETS)?;
+        let key = self.secret_key(tenant, purpose, salt)?;
+        let mut octets = octets.to_vec();
+        let opened = key.open_in_place(nonce(0), Aad::from([*version]), &mut octets).ok()?.len();
+        octets.truncate(opened);
+        Some(octets)
+    }
+
+    fn secret_key(&self, tenant: TenantId, purpose: &str, salt: &[u8]) -> Option<LessSafeKey> {
+        let id = *tenant.as_uuid().as_bytes();
+        let derived = Salt::new(HKDF_SHA256, salt).extract(self.octets());
+        let info = [SECRET_KEY_INFO, &id, purpose.as_bytes()];
+        let derived: UnboundKey = derived.expand(&info, &AES_256_GCM).ok()?.into();
+        Some(LessSafeKey::new(derived))
+    }
+}
+
 impl fmt::Debug for TenantKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("TenantKey([REDACTED])")

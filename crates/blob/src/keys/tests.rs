@@ -86,3 +86,22 @@ async fn an_open_key_is_remembered_for_its_tenant_alone() {
     assert_eq!(wrap.1.load(std::sync::atomic::Ordering::Relaxed), 1);
     assert!(matches!(keyring.open(TenantId::generate(), &sealed).await, Err(BlobError::WrongKey)));
 }
+
+#[test]
+fn a_secret_opens_for_its_tenant_and_purpose_only() {
+    let (tenant, other) = (TenantId::generate(), TenantId::generate());
+    let key = TenantKey::fixed(9);
+    let sealed = key.seal_secret(tenant, "tls", b"a secret").unwrap();
+    assert_eq!(key.open_secret(tenant, "tls", &sealed).as_deref(), Some(&b"a secret"[..]));
+    assert!(!sealed.windows(8).any(|window| window == b"a secret"));
+    assert_ne!(sealed, key.seal_secret(tenant, "tls", b"a secret").unwrap());
+    assert_eq!(key.open_secret(other, "tls", &sealed), None);
+    assert_eq!(key.open_secret(tenant, "dkim", &sealed), None);
+    assert_eq!(TenantKey::fixed(8).open_secret(tenant, "tls", &sealed), None);
+    for at in 0..sealed.len() {
+        let mut damaged = sealed.clone();
+        damaged[at] ^= 1;
+        assert_eq!(key.open_secret(tenant, "tls", &damaged), None, "octet {at}");
+        assert_eq!(key.open_secret(tenant, "tls", &sealed[..at]), None, "cut at {at}");
+    }
+}

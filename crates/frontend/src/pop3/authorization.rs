@@ -2,16 +2,19 @@
 
 use std::time::Instant;
 
-use auth::{AuthError, Password};
-use maildrop::{OpenError, OpenMaildrop, TenantId};
+use auth::{AuthError, Password, Verified};
+use maildrop::{Access, LoginMechanism, LoginScope, OpenError, OpenMaildrop, State, TenantId, port::Traffic};
 use pop3_proto::{
-    Authorization, AuthorizationStep, CloseReason, Credentials, DropListing, Login, Refusal, StartTls, Tls,
-    Transaction, Verb,
+    Authorization, AuthorizationStep, CloseReason, Credentials, DropListing, Login, Refusal, StartTls, Terms,
+    Tls, Transaction, Verb,
 };
 use tracing::{debug, info, warn};
 
-use super::Session;
-use crate::{stream::Stream, wire::End};
+use super::{Session, Tenancy};
+use crate::{
+    stream::{Peer, Stream},
+    wire::End,
+};
 
 /// How AUTHORIZATION ended.
 pub(super) enum Authorized {
@@ -35,8 +38,8 @@ impl Session<'_> {
                     self.wire.out.clear();
                     return Ok(Authorized::Closed("foreign_protocol"));
                 }
-                if self.wire.is_closing() {
-                    return Err(End::Closing);
+                if let Some(end) = self.wire.end() {
+                    return Err(end);
                 }
                 let left = self.login_deadline.saturating_duration_since(tokio::time::Instant::now());
                 // Asked for by itself: octets that are there already are read even where no time is left.
@@ -87,9 +90,22 @@ impl Session<'_> {
                 span.record("tenant.id", tracing::field::display(maildrop.tenant_id()));
                 span.record("mailbox.id", tracing::field::display(maildrop.mailbox_id()));
                 self.tally.user = Some(credentials.login.into());
+                self.logged_in = Some(self.service.tenancy.sessions.log_in(self.id));
+                if let Some(logged_in) = &self.logged_in {
+                    self.wire.end_with(logged_in.ended.clone());
+                }
+                let login_counted = Traffic { logins: 1, ..Traffic::default() };
+                self.count_traffic(&maildrop, login_counted);
                 let (messages, octets) = maildrop.totals();
                 let messages = u32::try_from(messages).unwrap_or(u32::MAX);
-                let transaction = login.accept(DropListing { messages, octets }, &mut self.wire.out);
+                let policy = &maildrop.rules().mailbox;
+                let terms = Terms {
+                    login_delay_secs: policy.login_delay_secs.filter(|secs| *secs > 0),
+                    expire_days: policy.expire_days,
+                    read_only: maildrop.scope() == LoginScope::ReadOnly,
+                };
+                let transaction =
+                    login.accept(DropListing { messages, octets }, &mut self.wire.out).under(terms);
                 return Ok(Authorized::Login(transaction, Box::new(maildrop)));
             }
             Err(refused) => refused,
@@ -107,12 +123,24 @@ impl Session<'_> {
         let password = Password::new(credentials.password.expose().to_vec());
         let authenticator = &self.service.authenticator;
         let mut verified = authenticator.verify(&credentials.login, &password).await.map_err(refused)?;
+        let peer = self.peer.to_string();
         loop {
+            let tenant = verified.access.tenant;
+            let refused_with = |refusal, outcome| Refused { refusal, outcome, tenant: Some(tenant) };
+            if let Err(refused_login) = self.admit(&verified).await {
+                // What is remembered may have been changed for the better since.
+                let login = &credentials.login;
+                if !verified.remembered
+                    || authenticator.is_current(login, &verified).await.map_err(refused)?
+                {
+                    return Err(refused_login);
+                }
+                verified = authenticator.verify_again(login, &password).await.map_err(refused)?;
+                continue;
+            }
             let start = Instant::now();
-            let maildrops = &self.service.maildrops;
-            let opened = maildrops.open(verified.tenant, verified.mailbox, verified.credential_version).await;
+            let opened = self.service.maildrops.open(&verified.access, self.id.as_str(), &peer).await;
             self.service.metrics.pop3.opened(open_outcome(&opened), start);
-            let refused_with = |refusal, outcome| Refused { refusal, outcome, tenant: Some(verified.tenant) };
             match opened {
                 Ok(maildrop) => return Ok(maildrop),
                 Err(OpenError::InUse) => {
@@ -126,10 +154,49 @@ impl Session<'_> {
                 }
                 // Changed between two statements: the client may simply try again.
                 Err(OpenError::Stale) => return Err(refused_with(Refusal::Temporary, "unavailable")),
+                Err(OpenError::TooSoon) => return Err(refused_with(Refusal::LoginDelay, "login_delay")),
+                Err(OpenError::TooManySessions) => {
+                    self.service.metrics.tenants.refusal(tenant, "sessions");
+                    return Err(refused_with(Refusal::Temporary, "too_many_sessions"));
+                }
                 Err(OpenError::Index(error)) => {
                     warn!(error = &error as &dyn std::error::Error, "maildrop could not be opened");
                     return Err(refused_with(Refusal::Temporary, "unavailable"));
                 }
+            }
+        }
+    }
+
+    /// Whether tenant and mailbox let this login in. Asked only of who has the right password: to others they
+    /// do not tell that they exist.
+    async fn admit(&self, verified: &Verified) -> Result<(), Refused> {
+        let Access { tenant, mailbox, rules, .. } = &verified.access;
+        let refused_with = |refusal, outcome| Err(Refused { refusal, outcome, tenant: Some(*tenant) });
+        let policy = &rules.mailbox;
+        if verified.state != State::Active {
+            return refused_with(Refusal::Permanent, "suspended");
+        }
+        if policy.pop3 == Some(false) || !policy.takes(LoginMechanism::User) {
+            return refused_with(Refusal::Permanent, "disabled");
+        }
+        let in_the_clear = self.wire.tls_version() == "none" && self.peer != Peer::Unix;
+        if policy.plaintext_login == Some(false) && in_the_clear {
+            return refused_with(Refusal::TlsRequired, "tls_required");
+        }
+        let Tenancy { throttle, traffic, .. } = &self.service.tenancy;
+        if !throttle.login(*tenant, *mailbox, rules) {
+            self.service.metrics.tenants.refusal(*tenant, "rate");
+            return refused_with(Refusal::Temporary, "throttled");
+        }
+        match traffic.may_send(*tenant, *mailbox, rules).await {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                self.service.metrics.tenants.refusal(*tenant, "daily_octets");
+                refused_with(Refusal::Temporary, "daily_limit")
+            }
+            Err(error) => {
+                warn!(error = &error as &dyn std::error::Error, "traffic could not be asked for");
+                refused_with(Refusal::Temporary, "unavailable")
             }
         }
     }
@@ -145,7 +212,7 @@ impl Session<'_> {
         self.wire.flush().await?;
         let Some(tls) = &self.service.tls else { return Ok(None) };
         let upgrade = async |stream| match stream {
-            Stream::Tcp(stream) => tls.accept(stream).await,
+            Stream::Tcp(stream) => Ok(tls.accept(stream).await?.stream),
             Stream::Tls(_) | Stream::Unix(_) => Err(std::io::ErrorKind::Unsupported.into()),
         };
         match self.wire.replace_stream(upgrade).await {
@@ -196,6 +263,8 @@ fn open_outcome(opened: &Result<OpenMaildrop, OpenError>) -> &'static str {
         Ok(_) => "ok",
         Err(OpenError::InUse) => "in_use",
         Err(OpenError::Stale) => "stale",
+        Err(OpenError::TooSoon) => "too_soon",
+        Err(OpenError::TooManySessions) => "too_many_sessions",
         Err(OpenError::Index(_)) => "unavailable",
     }
 }

@@ -1,7 +1,7 @@
 //! TRANSACTION and UPDATE: what is in the maildrop, and what shall no longer be.
 
-use futures_util::StreamExt as _;
-use maildrop::{CommitError, OpenMaildrop, RetrieveError, Retrieved, TenantId};
+use bytes::Bytes;
+use maildrop::{ClientWorkaround, CommitError, OpenMaildrop, RetrieveError, Retrieved, port::Traffic};
 use pop3_proto::{
     ByteStuffer, DropListing, MessageNumber, Request, TopLimit, Transaction, TransactionStep, Update, Verb,
     replies,
@@ -26,8 +26,8 @@ impl Session<'_> {
                     self.wire.begin_reply();
                     break (command, state.line(line, &mut self.wire.out));
                 }
-                if self.wire.is_closing() {
-                    return Err(End::Closing);
+                if let Some(end) = self.wire.end() {
+                    return Err(end);
                 }
                 self.fill(self.service.config.idle_timeout).await?;
             };
@@ -86,15 +86,16 @@ impl Session<'_> {
                 }
                 Ok(())
             }
+            Request::Retrieve(_) | Request::Top(..) if !self.may_send(maildrop).await => Ok(()),
             Request::Retrieve(number) => match maildrop.retrieve(number.index()).await {
-                Ok(retrieved) => self.send_whole(maildrop.tenant_id(), retrieved).await,
+                Ok(retrieved) => self.send_whole(maildrop, retrieved).await,
                 Err(error) => {
                     self.refuse(&error);
                     Ok(())
                 }
             },
             Request::Top(number, lines) => match maildrop.top(number.index(), lines).await {
-                Ok(retrieved) => self.send_top(retrieved, lines).await,
+                Ok(retrieved) => self.send_top(maildrop, retrieved, lines).await,
                 Err(error) => {
                     self.refuse(&error);
                     Ok(())
@@ -151,16 +152,49 @@ impl Session<'_> {
         Ok(())
     }
 
-    async fn send_whole(&mut self, tenant: TenantId, mut retrieved: Retrieved) -> Result<(), End> {
+    /// Whether more may be sent today. `false` when the client was told that it may not.
+    async fn may_send(&mut self, maildrop: &OpenMaildrop) -> bool {
+        let (tenant, mailbox, rules) = (maildrop.tenant_id(), maildrop.mailbox_id(), maildrop.rules());
+        // Where that cannot be asked, what can be read is sent.
+        let may = self.service.tenancy.traffic.may_send(tenant, mailbox, rules).await.unwrap_or(true);
+        if !may {
+            self.service.metrics.tenants.refusal(tenant, "daily_octets");
+            replies::temporary_failure("today's limit of transfer is reached", &mut self.wire.out);
+        }
+        may
+    }
+
+    pub(super) fn count_traffic(&self, maildrop: &OpenMaildrop, traffic: Traffic) {
+        let (tenant, mailbox, rules) = (maildrop.tenant_id(), maildrop.mailbox_id(), maildrop.rules());
+        self.service.tenancy.traffic.count(tenant, mailbox, rules, traffic);
+    }
+
+    /// Sends what was gathered, if it is much, and no faster than tenant and mailbox may have it.
+    async fn send_on(&mut self, maildrop: &OpenMaildrop, octets: usize) -> Result<(), End> {
+        self.wire.flush_if_full().await?;
+        let octets = octets as u64;
+        self.count_traffic(maildrop, Traffic { octets_out: octets, ..Traffic::default() });
+        let (tenant, mailbox, rules) = (maildrop.tenant_id(), maildrop.mailbox_id(), maildrop.rules());
+        let wait = self.service.tenancy.throttle.sent(tenant, mailbox, octets, rules);
+        if wait.is_zero() {
+            return Ok(());
+        }
+        self.wire.flush().await?;
+        // In the middle of a message there are no last words: they would be taken for a part of it.
+        self.wire.pause(wait).await.map_err(|_| End::Gone(std::io::ErrorKind::Interrupted.into()))
+    }
+
+    async fn send_whole(&mut self, maildrop: &OpenMaildrop, mut retrieved: Retrieved) -> Result<(), End> {
         replies::retrieve_header(retrieved.octets, &mut self.wire.out);
+        let no_nuls = maildrop.rules().mailbox.bends(ClientWorkaround::OutlookNoNuls);
         let mut stuffer = ByteStuffer::new();
         stuffer.push(retrieved.prefix.as_bytes(), &mut self.wire.out);
         let mut sent = retrieved.prefix.len() as u64;
-        while let Some(chunk) = retrieved.body.next().await {
-            let chunk = chunk.map_err(|error| broken_off(&error))?;
+        while let Some(chunk) = retrieved.next().await {
+            let chunk = bent(chunk.map_err(|error| broken_off(&error))?, no_nuls);
             sent += chunk.len() as u64;
             stuffer.push(&chunk, &mut self.wire.out);
-            self.wire.flush_if_full().await?;
+            self.send_on(maildrop, chunk.len()).await?;
         }
         // P4: what LIST said is what RETR sends, or the client must not take it for the message.
         if sent != retrieved.octets {
@@ -171,24 +205,31 @@ impl Session<'_> {
         let metrics = &self.service.metrics;
         metrics.pop3.messages_retrieved.inc();
         metrics.pop3.octets_retrieved.inc_by(sent);
-        metrics.tenants.retrieved(tenant, sent);
+        metrics.tenants.retrieved(maildrop.tenant_id(), sent);
+        self.count_traffic(maildrop, Traffic { messages_out: 1, ..Traffic::default() });
         self.tally.messages += 1;
         self.tally.octets += sent;
         Ok(())
     }
 
-    async fn send_top(&mut self, mut retrieved: Retrieved, lines: u64) -> Result<(), End> {
+    async fn send_top(
+        &mut self,
+        maildrop: &OpenMaildrop,
+        mut retrieved: Retrieved,
+        lines: u64,
+    ) -> Result<(), End> {
         replies::top_header(&mut self.wire.out);
+        let no_nuls = maildrop.rules().mailbox.bends(ClientWorkaround::OutlookNoNuls);
         let mut stuffer = ByteStuffer::new();
         let mut limit = TopLimit::new(lines);
         stuffer.push(retrieved.prefix.as_bytes(), &mut self.wire.out);
         // A header line before the stored ones: it cannot be the blank line that ends them.
         while !limit.done() {
-            let Some(chunk) = retrieved.body.next().await else { break };
-            let chunk = chunk.map_err(|error| broken_off(&error))?;
+            let Some(chunk) = retrieved.next().await else { break };
+            let chunk = bent(chunk.map_err(|error| broken_off(&error))?, no_nuls);
             let wanted = limit.push(&chunk);
             stuffer.push(&chunk[..wanted], &mut self.wire.out);
-            self.wire.flush_if_full().await?;
+            self.send_on(maildrop, wanted).await?;
         }
         stuffer.finish(&mut self.wire.out);
         Ok(())
@@ -224,6 +265,14 @@ impl Session<'_> {
             }
         }
     }
+}
+
+/// Octets as the client can take them: as many, and in their place, so that sizes stay true (P4).
+fn bent(chunk: Bytes, no_nuls: bool) -> Bytes {
+    if !no_nuls || !chunk.contains(&0) {
+        return chunk;
+    }
+    chunk.iter().map(|octet| if *octet == 0 { 0x80 } else { *octet }).collect()
 }
 
 fn octets(maildrop: &OpenMaildrop, number: MessageNumber) -> Option<u64> {

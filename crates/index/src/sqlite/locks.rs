@@ -1,12 +1,13 @@
 //! Locks in memory: the lock table of a cluster of one process, with the leases of its nodes.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use maildrop::{LockToken, MailboxId, NodeId, TenantId};
+use maildrop::{LockToken, MailboxId, NodeId, TenantId, port::OpenRequest};
+use time::OffsetDateTime;
 
 /// Who holds which maildrop, and which node lives until when.
 #[derive(Debug, Default)]
@@ -16,57 +17,177 @@ pub(super) struct Locks {
 
 #[derive(Debug, Default)]
 struct State {
-    held: HashMap<(TenantId, MailboxId), (LockToken, NodeId)>,
-    leases: HashMap<NodeId, (Instant, Duration)>,
+    held: BTreeMap<(TenantId, MailboxId), Held>,
+    leases: HashMap<NodeId, (String, Instant, Duration)>,
+    /// Sessions that shall end.
+    ended: Vec<(NodeId, String, Instant)>,
+    /// When a mailbox with a login delay was last opened.
+    opened: HashMap<(TenantId, MailboxId), Instant>,
+    /// Who does which housekeeping, until when.
+    tasks: HashMap<String, (NodeId, Instant)>,
 }
 
-impl Locks {
-    /// Says that `node` lives for `ttl` from now.
-    pub(super) fn heartbeat(&self, node: NodeId, ttl: Duration) {
-        self.state().leases.insert(node, (Instant::now() + ttl, ttl));
-    }
+/// A lock and whose it is.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    token: LockToken,
+    node: NodeId,
+    pub(super) session: String,
+    pub(super) peer: String,
+    pub(super) since: OffsetDateTime,
+}
 
-    /// Takes the lock; `false` when a live node's session holds it.
-    pub(super) fn take(&self, tenant: TenantId, mailbox: MailboxId, token: LockToken, node: NodeId) -> bool {
+/// What became of asking for a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    Yes,
+    InUse,
+    TooSoon,
+    TooManySessions,
+}
+
+/// Nodes are told for so long of sessions that shall end.
+const ENDED_FOR: Duration = Duration::from_mins(1);
+/// Times of logins are forgotten when there are more than this, the oldest first.
+const OPENED_MAX: usize = 100_000;
+
+impl Locks {
+    /// Says that `node` lives for `ttl` from now: how many nodes do, and which of its sessions shall end.
+    pub(super) fn heartbeat(&self, node: NodeId, name: &str, ttl: Duration) -> (u32, Vec<String>) {
         let mut state = self.state();
         let now = Instant::now();
+        state.leases.insert(node, (name.to_owned(), now + ttl, ttl));
+        state.ended.retain(|(_, _, at)| *at + ENDED_FOR > now);
+        let nodes = state.leases.values().filter(|(_, until, _)| *until > now).count();
+        let ended = state.ended.iter().filter(|(of, ..)| *of == node).map(|(_, session, _)| session.clone());
+        (nodes as u32, ended.collect())
+    }
+
+    /// Takes the lock, unless a live node's session holds it, or a limit stands in the way.
+    pub(super) fn take(&self, request: &OpenRequest) -> Taken {
+        let mut state = self.state();
+        let now = Instant::now();
+        let key = (request.tenant, request.mailbox);
         // Whoever asks lives: a machine that slept must not lose its sessions' locks to itself.
-        if let Some((until, ttl)) = state.leases.get_mut(&node) {
+        if let Some((_, until, ttl)) = state.leases.get_mut(&request.node) {
             *until = now + *ttl;
         }
-        let holder = state.held.get(&(tenant, mailbox)).copied();
-        let free = holder.is_none_or(|(holder, holder_node)| {
-            holder == token || state.leases.get(&holder_node).is_none_or(|(until, _)| *until <= now)
-        });
-        if free {
-            state.held.insert((tenant, mailbox), (token, node));
+        if let Some(held) = state.held.get(&key) {
+            if held.token == request.token {
+                return Taken::Yes;
+            }
+            if state.leases.get(&held.node).is_some_and(|(_, until, _)| *until > now) {
+                return Taken::InUse;
+            }
         }
-        free
+        let last = state.opened.get(&key);
+        if last.is_some_and(|last| now.duration_since(*last) < request.login_delay) {
+            return Taken::TooSoon;
+        }
+        if let Some(most) = request.sessions_max {
+            let range = (request.tenant, MailboxId::from_uuid(uuid::Uuid::nil()))..;
+            let of_tenant = state.held.range(range).take_while(|((tenant, _), _)| *tenant == request.tenant);
+            if of_tenant.count() >= most as usize {
+                return Taken::TooManySessions;
+            }
+        }
+        if !request.login_delay.is_zero() {
+            if state.opened.len() >= OPENED_MAX {
+                let oldest = state.opened.iter().min_by_key(|(_, at)| **at).map(|(key, _)| *key);
+                oldest.and_then(|key| state.opened.remove(&key));
+            }
+            state.opened.insert(key, now);
+        }
+        state.held.insert(
+            key,
+            Held {
+                token: request.token,
+                node: request.node,
+                session: request.session.clone(),
+                peer: request.peer.clone(),
+                since: OffsetDateTime::now_utc(),
+            },
+        );
+        Taken::Yes
     }
 
     /// Whether `token` holds the lock.
     pub(super) fn holds(&self, tenant: TenantId, mailbox: MailboxId, token: LockToken) -> bool {
-        self.state().held.get(&(tenant, mailbox)).is_some_and(|(holder, _)| *holder == token)
+        self.state().held.get(&(tenant, mailbox)).is_some_and(|held| held.token == token)
     }
 
     /// Gives the lock back, if `token` holds it.
     pub(super) fn release(&self, tenant: TenantId, mailbox: MailboxId, token: LockToken) {
         let mut state = self.state();
-        if state.held.get(&(tenant, mailbox)).is_some_and(|(holder, _)| *holder == token) {
+        if state.held.get(&(tenant, mailbox)).is_some_and(|held| held.token == token) {
             state.held.remove(&(tenant, mailbox));
         }
     }
 
-    /// Takes the locks of a mailbox, or of a whole tenant, away from whoever holds them.
-    pub(super) fn revoke(&self, tenant: TenantId, mailbox: Option<MailboxId>) {
-        self.state().held.retain(|(t, m), _| *t != tenant || mailbox.is_some_and(|mailbox| mailbox != *m));
+    /// Takes the locks of a mailbox, or of a whole tenant, away, and has those sessions ended.
+    pub(super) fn end(&self, tenant: TenantId, mailbox: Option<MailboxId>) {
+        let state = &mut *self.state();
+        let ended = &mut state.ended;
+        state.held.retain(|(t, m), held| {
+            let stays = *t != tenant || mailbox.is_some_and(|mailbox| mailbox != *m);
+            if !stays {
+                ended.push((held.node, held.session.clone(), Instant::now()));
+            }
+            stays
+        });
+    }
+
+    /// Takes the lock away from the session that held it, if it still does, and has it ended.
+    pub(super) fn end_held(&self, tenant: TenantId, mailbox: MailboxId, held: &Held) {
+        let mut state = self.state();
+        if state.held.get(&(tenant, mailbox)).is_some_and(|now| now.token == held.token) {
+            state.held.remove(&(tenant, mailbox));
+            state.ended.push((held.node, held.session.clone(), Instant::now()));
+        }
+    }
+
+    /// The mailbox a session has open.
+    pub(super) fn session(&self, tenant: TenantId, session: &str) -> Option<(MailboxId, Held)> {
+        let state = self.state();
+        let mut held = state.held.iter();
+        held.find(|((t, _), held)| *t == tenant && held.session == session)
+            .map(|((_, mailbox), held)| (*mailbox, held.clone()))
+    }
+
+    /// Sessions in order of tenant and mailbox, with the names of their nodes.
+    pub(super) fn sessions(
+        &self,
+        tenant: Option<TenantId>,
+        after: Option<(TenantId, MailboxId)>,
+        limit: usize,
+    ) -> Vec<((TenantId, MailboxId), Held, String)> {
+        let state = self.state();
+        let named = |(key, held): (&(TenantId, MailboxId), &Held)| {
+            let name = state.leases.get(&held.node).map(|(name, ..)| name.clone()).unwrap_or_default();
+            (*key, held.clone(), name)
+        };
+        let wanted = state.held.iter().filter(|((t, m), _)| {
+            tenant.is_none_or(|tenant| tenant == *t) && after.is_none_or(|after| (*t, *m) > after)
+        });
+        wanted.take(limit).map(named).collect()
+    }
+
+    /// Takes, or keeps, a task.
+    pub(super) fn take_task(&self, task: &str, node: NodeId, ttl: Duration) -> bool {
+        let mut state = self.state();
+        let now = Instant::now();
+        let free = state.tasks.get(task).is_none_or(|(holder, until)| *holder == node || *until <= now);
+        if free {
+            state.tasks.insert(task.to_owned(), (node, now + ttl));
+        }
+        free
     }
 
     /// Ends a node's life and frees its locks.
     pub(super) fn retire(&self, node: NodeId) {
         let mut state = self.state();
         state.leases.remove(&node);
-        state.held.retain(|_, (_, holder)| *holder != node);
+        state.held.retain(|_, held| held.node != node);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -5,34 +5,53 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::TryStreamExt as _;
 use maildrop::{
-    Digest, Extent, Listing, LockToken, MailboxId, MessageRow, NodeId, PackId, StoredEntry, TenantId, Uid,
-    port::{CommitOutcome, Index, IndexError, NewMessage, OpenOutcome, OpenRequest, Opened, RowOutcome},
+    Actor, Digest, Extent, Listing, LockToken, MailboxId, MessageInfo, MessageRow, NodeId, PackId, Policy,
+    StoredEntry, TenantId, TenantLimits, Uid,
+    port::{
+        CommitOutcome, Index, IndexError, NewMessage, OpenOutcome, OpenRequest, Opened, Pulse, RowOutcome,
+        SessionInfo, Usage,
+    },
 };
-use sqlx::{Connection as _, Row as _, SqliteConnection, sqlite::SqliteRow};
+use serde_json::json;
+use sqlx::{Connection as _, Row as _, SqliteConnection, sqlite::SqliteRow, types::Json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::Sqlite;
-use crate::error::{corrupt, index_error};
+use super::{
+    Sqlite,
+    audit::{Audit, NOTHING},
+    locks::Taken,
+};
+use crate::{
+    error::{corrupt, index_error},
+    rows::{InfoRow, address, rules},
+};
 
 #[async_trait]
 impl Index for Sqlite {
     async fn open(&self, request: OpenRequest) -> Result<OpenOutcome, IndexError> {
-        let OpenRequest { tenant, mailbox, credential_version, token, node } = request;
-        if !self.locks.take(tenant, mailbox, token, node) {
-            return Ok(OpenOutcome::InUse);
+        match self.locks.take(&request) {
+            Taken::Yes => {}
+            Taken::InUse => return Ok(OpenOutcome::InUse),
+            Taken::TooSoon => return Ok(OpenOutcome::TooSoon),
+            Taken::TooManySessions => return Ok(OpenOutcome::TooManySessions),
         }
+        let OpenRequest { tenant, mailbox, token, .. } = request;
+        let wanted = (request.credential_version, request.tenant_revision);
         // Read after the lock was taken: what the former holder committed is in it.
-        let row: Result<Option<(i64, i64, i64, i64)>, _> = sqlx::query_as(
-            "SELECT credential_version, message_count, octets, next_uid FROM mailboxes
-              WHERE tenant_id = ? AND mailbox_id = ?",
+        let row: Result<Option<(i64, i64, i64, i64, i64)>, _> = sqlx::query_as(
+            "SELECT b.credential_version, t.revision, b.message_count, b.octets, b.next_uid
+               FROM mailboxes b JOIN tenants t ON t.tenant_id = b.tenant_id
+              WHERE b.tenant_id = ? AND b.mailbox_id = ?",
         )
         .bind(tenant.as_uuid())
         .bind(mailbox.as_uuid())
         .fetch_optional(&self.reader)
         .await;
         match row {
-            Ok(Some((version, message_count, octets, next_uid))) if version == credential_version => {
+            Ok(Some((version, revision, message_count, octets, next_uid)))
+                if (version, revision) == wanted =>
+            {
                 Ok(OpenOutcome::Opened(Opened {
                     message_count: message_count as u64,
                     octets: octets as u64,
@@ -125,15 +144,22 @@ impl Index for Sqlite {
         mailbox: MailboxId,
         token: LockToken,
         deleted: &[Uid],
+        kept: Duration,
     ) -> Result<CommitOutcome, IndexError> {
         let mut connection = self.writer.acquire().await.map_err(index_error)?;
         // Checked once the only writer is ours: from here on nobody else changes the maildrop.
         if !self.locks.holds(tenant, mailbox, token) {
             return Ok(CommitOutcome::LockLost);
         }
-        let gone = delete_messages(&mut connection, tenant, mailbox, deleted).await.map_err(index_error)?;
+        let run = async {
+            let mut tx = connection.begin().await?;
+            let gone = delete_messages(&mut tx, tenant, mailbox, deleted, kept).await?;
+            tx.commit().await?;
+            Ok(gone.len() as u64)
+        };
+        let deleted = run.await.map_err(index_error)?;
         self.locks.release(tenant, mailbox, token);
-        Ok(CommitOutcome::Committed { deleted: gone })
+        Ok(CommitOutcome::Committed { deleted })
     }
 
     async fn deliver(
@@ -146,9 +172,279 @@ impl Index for Sqlite {
         insert_messages(&mut connection, tenant, entry, messages).await.map_err(index_error)
     }
 
-    async fn heartbeat(&self, node: NodeId, _name: &str, ttl: Duration) -> Result<(), IndexError> {
-        self.locks.heartbeat(node, ttl);
-        Ok(())
+    async fn heartbeat(&self, node: NodeId, name: &str, ttl: Duration) -> Result<Pulse, IndexError> {
+        let (nodes, ended) = self.locks.heartbeat(node, name, ttl);
+        Ok(Pulse { nodes, ended })
+    }
+
+    async fn take_task(&self, task: &str, node: NodeId, ttl: Duration) -> Result<bool, IndexError> {
+        Ok(self.locks.take_task(task, node, ttl))
+    }
+
+    async fn message_infos(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        after: Uid,
+        limit: u32,
+    ) -> Result<Vec<MessageInfo>, IndexError> {
+        let rows: Vec<InfoRow> = sqlx::query_as(
+            "SELECT uid, unique_id, octets, received_at, NULL AS deleted_at, NULL AS keep_until
+               FROM messages WHERE tenant_id = ? AND mailbox_id = ? AND uid > ? ORDER BY uid LIMIT ?",
+        )
+        .bind(tenant.as_uuid())
+        .bind(mailbox.as_uuid())
+        .bind(after.0 as i64)
+        .bind(i64::from(limit))
+        .fetch_all(&self.reader)
+        .await
+        .map_err(index_error)?;
+        Ok(rows.into_iter().map(|row| row.info(mailbox)).collect())
+    }
+
+    async fn message(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        uid: Uid,
+    ) -> Result<Option<(MessageInfo, MessageRow)>, IndexError> {
+        let infos = self.message_infos(tenant, mailbox, Uid(uid.0.saturating_sub(1)), 1).await?;
+        let rows = self.messages(tenant, mailbox, uid, Uid(uid.0 + 1), 1).await?;
+        let info = infos.into_iter().find(|info| info.uid == uid);
+        Ok(info.zip(rows.into_iter().next()))
+    }
+
+    async fn remove_messages(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        uids: &[Uid],
+        kept: Duration,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<Vec<Uid>, IndexError> {
+        let run = async {
+            let mut tx = self.writer.begin().await?;
+            let removal = Removal { tenant, mailbox, kept, actor, at, action: "message.delete" };
+            let gone = removal.run(&mut tx, uids).await?;
+            tx.commit().await?;
+            Ok(gone)
+        };
+        run.await.map_err(index_error)
+    }
+
+    async fn deleted_messages(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        after: Uid,
+        limit: u32,
+    ) -> Result<Vec<MessageInfo>, IndexError> {
+        let rows: Vec<InfoRow> = sqlx::query_as(
+            "SELECT uid, unique_id, octets, received_at, deleted_at, keep_until
+               FROM deleted_messages
+              WHERE tenant_id = ? AND mailbox_id = ? AND uid > ? AND keep_until > ? ORDER BY uid LIMIT ?",
+        )
+        .bind(tenant.as_uuid())
+        .bind(mailbox.as_uuid())
+        .bind(after.0 as i64)
+        .bind(micros(OffsetDateTime::now_utc()))
+        .bind(i64::from(limit))
+        .fetch_all(&self.reader)
+        .await
+        .map_err(index_error)?;
+        Ok(rows.into_iter().map(|row| row.info(mailbox)).collect())
+    }
+
+    async fn restore_message(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        uid: Uid,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<RowOutcome, IndexError> {
+        self.restore(tenant, mailbox, uid, actor, at).await.map_err(index_error)
+    }
+
+    async fn expire_messages(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        limit: u32,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<u64, IndexError> {
+        let run = async {
+            let mut tx = self.writer.begin().await?;
+            let row: Option<(Json<TenantLimits>, Json<Policy>, Json<Policy>)> = sqlx::query_as(
+                "SELECT t.limits, t.policy, b.policy
+                   FROM mailboxes b JOIN tenants t ON t.tenant_id = b.tenant_id
+                  WHERE b.tenant_id = ? AND b.mailbox_id = ?",
+            )
+            .bind(tenant.as_uuid())
+            .bind(mailbox.as_uuid())
+            .fetch_optional(&mut *tx)
+            .await?;
+            let Some((limits, of_tenant, own)) = row else { return Ok(0) };
+            let rules = rules(limits, &of_tenant, &own);
+            let Some(days) = rules.mailbox.expire_days else { return Ok(0) };
+            let before = micros(at - time::Duration::days(days.into()));
+            let oldest: Vec<(i64, i64)> = sqlx::query_as(
+                "SELECT uid, received_at FROM messages WHERE tenant_id = ? AND mailbox_id = ?
+                  ORDER BY uid LIMIT ?",
+            )
+            .bind(tenant.as_uuid())
+            .bind(mailbox.as_uuid())
+            .bind(i64::from(limit))
+            .fetch_all(&mut *tx)
+            .await?;
+            let old = oldest.iter().take_while(|(_, received)| *received < before);
+            let uids: Vec<Uid> = old.map(|(uid, _)| Uid(*uid as u64)).collect();
+            let removal = Removal {
+                tenant,
+                mailbox,
+                kept: rules.undelete_window(),
+                actor,
+                at,
+                action: "message.expire",
+            };
+            let gone = removal.run(&mut tx, &uids).await?;
+            tx.commit().await?;
+            Ok(gone.len() as u64)
+        };
+        run.await.map_err(index_error)
+    }
+
+    async fn all_tenants_expiring(
+        &self,
+        after: Option<(TenantId, MailboxId)>,
+        limit: u32,
+    ) -> Result<Vec<(TenantId, MailboxId)>, IndexError> {
+        let (tenant, mailbox) = after
+            .map_or((Uuid::nil(), Uuid::nil()), |(tenant, mailbox)| (tenant.as_uuid(), mailbox.as_uuid()));
+        let rows: Vec<(Uuid, Uuid)> = sqlx::query_as(
+            "SELECT b.tenant_id, b.mailbox_id
+               FROM mailboxes b JOIN tenants t ON t.tenant_id = b.tenant_id AND t.state <> 'deleting'
+              WHERE (b.tenant_id, b.mailbox_id) > (?1, ?2) AND b.message_count > 0
+                AND coalesce(b.policy ->> 'expire_days', t.policy ->> 'expire_days') IS NOT NULL
+              ORDER BY b.tenant_id, b.mailbox_id LIMIT ?3",
+        )
+        .bind(tenant)
+        .bind(mailbox)
+        .bind(i64::from(limit))
+        .fetch_all(&self.reader)
+        .await
+        .map_err(index_error)?;
+        let ids = |(tenant, mailbox)| (TenantId::from_uuid(tenant), MailboxId::from_uuid(mailbox));
+        Ok(rows.into_iter().map(ids).collect())
+    }
+
+    async fn all_tenants_purge_deleted(&self, limit: u32) -> Result<u64, IndexError> {
+        let run = async {
+            let mut tx = self.writer.begin().await?;
+            let now = micros(OffsetDateTime::now_utc());
+            let gone: Vec<(Uuid, Uuid, i64)> = sqlx::query_as(
+                "DELETE FROM deleted_messages WHERE (tenant_id, mailbox_id, uid) IN
+                 (SELECT tenant_id, mailbox_id, uid FROM deleted_messages
+                   WHERE keep_until <= ?1 ORDER BY keep_until LIMIT ?2)
+                 RETURNING tenant_id, pack_id, pack_length",
+            )
+            .bind(now)
+            .bind(i64::from(limit))
+            .fetch_all(&mut *tx)
+            .await?;
+            for (tenant, pack, length) in &gone {
+                sqlx::query("INSERT INTO pack_garbage (tenant_id, pack_id, octets, at) VALUES (?, ?, ?, ?)")
+                    .bind(tenant)
+                    .bind(pack)
+                    .bind(length)
+                    .bind(now)
+                    .execute(&mut *tx)
+                    .await?;
+            }
+            tx.commit().await?;
+            Ok(gone.len() as u64)
+        };
+        run.await.map_err(index_error)
+    }
+
+    async fn sessions(
+        &self,
+        tenant: Option<TenantId>,
+        after: Option<(TenantId, MailboxId)>,
+        limit: u32,
+    ) -> Result<Vec<SessionInfo>, IndexError> {
+        let mut sessions = Vec::new();
+        for ((tenant, mailbox), held, node) in self.locks.sessions(tenant, after, limit as usize) {
+            let names: Option<(String, String)> = sqlx::query_as(
+                "SELECT t.name, b.address FROM mailboxes b JOIN tenants t ON t.tenant_id = b.tenant_id
+                  WHERE b.tenant_id = ? AND b.mailbox_id = ?",
+            )
+            .bind(tenant.as_uuid())
+            .bind(mailbox.as_uuid())
+            .fetch_optional(&self.reader)
+            .await
+            .map_err(index_error)?;
+            let Some((tenant_name, at)) = names else { continue };
+            sessions.push(SessionInfo {
+                id: held.session,
+                tenant,
+                tenant_name,
+                mailbox,
+                address: address(&at)?,
+                node,
+                peer: held.peer,
+                since: held.since,
+            });
+        }
+        Ok(sessions)
+    }
+
+    async fn end_session(
+        &self,
+        tenant: TenantId,
+        session: &str,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<bool, IndexError> {
+        let Some((mailbox, held)) = self.locks.session(tenant, session) else { return Ok(false) };
+        let run = async {
+            let mut tx = self.writer.begin().await?;
+            let target: Option<String> =
+                sqlx::query_scalar("SELECT address FROM mailboxes WHERE tenant_id = ? AND mailbox_id = ?")
+                    .bind(tenant.as_uuid())
+                    .bind(mailbox.as_uuid())
+                    .fetch_optional(&mut *tx)
+                    .await?;
+            let target = target.unwrap_or_default();
+            let before = json!({ "session": session, "peer": held.peer });
+            Audit { tenant: Some(tenant), actor, at, action: "session.end", target: &target }
+                .write(&mut tx, Some(&before), NOTHING)
+                .await?;
+            tx.commit().await
+        };
+        run.await.map_err(index_error)?;
+        // By its token: another session may have come after it.
+        self.locks.end_held(tenant, mailbox, &held);
+        Ok(true)
+    }
+
+    async fn usage(&self, tenant: TenantId) -> Result<Usage, IndexError> {
+        let row: Option<(i64, i64, i64, i64)> = sqlx::query_as(
+            "SELECT mailboxes, messages, octets, allocated_octets FROM tenant_usage WHERE tenant_id = ?",
+        )
+        .bind(tenant.as_uuid())
+        .fetch_optional(&self.reader)
+        .await
+        .map_err(index_error)?;
+        let (mailboxes, messages, octets, allocated) = row.unwrap_or_default();
+        Ok(Usage {
+            mailboxes: mailboxes as u64,
+            messages: messages as u64,
+            octets: octets as u64,
+            allocated_octets: allocated as u64,
+        })
     }
 
     async fn retire(&self, node: NodeId) -> Result<(), IndexError> {
@@ -174,15 +470,35 @@ impl Index for Sqlite {
     }
 }
 
+/// Takes messages out of a maildrop: into `deleted_messages` where they are kept, else to the garbage. Gives
+/// those that were there.
 async fn delete_messages(
     connection: &mut SqliteConnection,
     tenant: TenantId,
     mailbox: MailboxId,
     deleted: &[Uid],
-) -> Result<u64, sqlx::Error> {
-    let mut tx = connection.begin().await?;
-    let (mut gone, mut octets) = (0_i64, 0_i64);
+    kept: Duration,
+) -> Result<Vec<Uid>, sqlx::Error> {
+    let now = OffsetDateTime::now_utc();
+    let (mut gone, mut octets) = (Vec::with_capacity(deleted.len()), 0_i64);
     for uid in deleted {
+        if !kept.is_zero() {
+            sqlx::query(
+                "INSERT INTO deleted_messages (tenant_id, mailbox_id, uid, pack_id, pack_offset, pack_length,
+                                               octets, header_octets, received_at, digest, delivered_to,
+                                               unique_id, deleted_at, keep_until)
+                 SELECT tenant_id, mailbox_id, uid, pack_id, pack_offset, pack_length, octets, header_octets,
+                        received_at, digest, delivered_to, unique_id, ?4, ?5
+                   FROM messages WHERE tenant_id = ?1 AND mailbox_id = ?2 AND uid = ?3",
+            )
+            .bind(tenant.as_uuid())
+            .bind(mailbox.as_uuid())
+            .bind(uid.0 as i64)
+            .bind(micros(now))
+            .bind(micros(now + kept))
+            .execute(&mut *connection)
+            .await?;
+        }
         let row: Option<(i64, Uuid, i64)> = sqlx::query_as(
             "DELETE FROM messages WHERE tenant_id = ? AND mailbox_id = ? AND uid = ?
              RETURNING octets, pack_id, pack_length",
@@ -190,31 +506,186 @@ async fn delete_messages(
         .bind(tenant.as_uuid())
         .bind(mailbox.as_uuid())
         .bind(uid.0 as i64)
-        .fetch_optional(&mut *tx)
+        .fetch_optional(&mut *connection)
         .await?;
         let Some((message_octets, pack, length)) = row else { continue };
-        gone += 1;
+        gone.push(*uid);
         octets += message_octets;
-        sqlx::query("INSERT INTO pack_garbage (tenant_id, pack_id, octets, at) VALUES (?, ?, ?, ?)")
-            .bind(tenant.as_uuid())
-            .bind(pack)
-            .bind(length)
-            .bind(micros(OffsetDateTime::now_utc()))
-            .execute(&mut *tx)
-            .await?;
+        if kept.is_zero() {
+            sqlx::query("INSERT INTO pack_garbage (tenant_id, pack_id, octets, at) VALUES (?, ?, ?, ?)")
+                .bind(tenant.as_uuid())
+                .bind(pack)
+                .bind(length)
+                .bind(micros(now))
+                .execute(&mut *connection)
+                .await?;
+        }
     }
     sqlx::query(
         "UPDATE mailboxes SET message_count = message_count - ?, octets = octets - ?
           WHERE tenant_id = ? AND mailbox_id = ?",
     )
-    .bind(gone)
+    .bind(gone.len() as i64)
     .bind(octets)
     .bind(tenant.as_uuid())
     .bind(mailbox.as_uuid())
-    .execute(&mut *tx)
+    .execute(connection)
     .await?;
-    tx.commit().await?;
-    Ok(gone as u64)
+    Ok(gone)
+}
+
+/// Takes messages away otherwise than by their owner's DELE.
+struct Removal<'a> {
+    tenant: TenantId,
+    mailbox: MailboxId,
+    kept: Duration,
+    actor: &'a Actor,
+    at: OffsetDateTime,
+    action: &'static str,
+}
+
+impl Removal<'_> {
+    /// Removes what is there of `uids`, and writes that to the audit log.
+    async fn run(self, connection: &mut SqliteConnection, uids: &[Uid]) -> Result<Vec<Uid>, sqlx::Error> {
+        let Self { tenant, mailbox, kept, actor, at, action } = self;
+        let target = address_of(connection, tenant, mailbox).await?;
+        let Some(target) = target.filter(|_| !uids.is_empty()) else { return Ok(Vec::new()) };
+        let gone = delete_messages(connection, tenant, mailbox, uids, kept).await?;
+        if !gone.is_empty() {
+            Audit { tenant: Some(tenant), actor, at, action, target: &target }
+                .write(connection, Some(&json!({ "uids": gone })), NOTHING)
+                .await?;
+        }
+        Ok(gone)
+    }
+}
+
+impl Sqlite {
+    /// Puts a deleted message back.
+    async fn restore(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        uid: Uid,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<RowOutcome, sqlx::Error> {
+        let mut tx = self.writer.begin().await?;
+        let Some(target) = address_of(&mut tx, tenant, mailbox).await? else {
+            return Ok(RowOutcome::Unknown);
+        };
+        let octets: Option<i64> = sqlx::query_scalar(
+            "SELECT octets FROM deleted_messages
+              WHERE tenant_id = ? AND mailbox_id = ? AND uid = ? AND keep_until > ?",
+        )
+        .bind(tenant.as_uuid())
+        .bind(mailbox.as_uuid())
+        .bind(uid.0 as i64)
+        .bind(micros(OffsetDateTime::now_utc()))
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(octets) = octets else { return Ok(RowOutcome::Unknown) };
+        let Some(room) = Room::of(&mut tx, tenant, mailbox).await? else { return Ok(RowOutcome::Unknown) };
+        if !room.takes(octets) {
+            return Ok(RowOutcome::OverQuota);
+        }
+        sqlx::query(
+            "INSERT INTO messages (tenant_id, mailbox_id, uid, pack_id, pack_offset, pack_length, octets,
+                                   header_octets, received_at, digest, delivered_to)
+             SELECT tenant_id, mailbox_id, ?4, pack_id, pack_offset, pack_length, octets, header_octets,
+                    received_at, digest, delivered_to
+               FROM deleted_messages WHERE tenant_id = ?1 AND mailbox_id = ?2 AND uid = ?3",
+        )
+        .bind(tenant.as_uuid())
+        .bind(mailbox.as_uuid())
+        .bind(uid.0 as i64)
+        .bind(room.next_uid)
+        .execute(&mut *tx)
+        .await?;
+        sqlx::query("DELETE FROM deleted_messages WHERE tenant_id = ? AND mailbox_id = ? AND uid = ?")
+            .bind(tenant.as_uuid())
+            .bind(mailbox.as_uuid())
+            .bind(uid.0 as i64)
+            .execute(&mut *tx)
+            .await?;
+        count_in(&mut tx, tenant, mailbox, octets).await?;
+        let restored = Uid(room.next_uid as u64);
+        Audit { tenant: Some(tenant), actor, at, action: "message.restore", target: &target }
+            .write(&mut tx, Some(&json!({ "uid": uid })), Some(&json!({ "uid": restored })))
+            .await?;
+        tx.commit().await?;
+        Ok(RowOutcome::Delivered(restored))
+    }
+}
+
+async fn address_of(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    mailbox: MailboxId,
+) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar("SELECT address FROM mailboxes WHERE tenant_id = ? AND mailbox_id = ?")
+        .bind(tenant.as_uuid())
+        .bind(mailbox.as_uuid())
+        .fetch_optional(connection)
+        .await
+}
+
+/// What still fits into a mailbox, by its quotas and its tenant's.
+struct Room {
+    next_uid: i64,
+    octets: Option<i64>,
+    messages: Option<i64>,
+}
+
+impl Room {
+    async fn of(
+        connection: &mut SqliteConnection,
+        tenant: TenantId,
+        mailbox: MailboxId,
+    ) -> Result<Option<Self>, sqlx::Error> {
+        let row: Option<(i64, Option<i64>, Option<i64>, Option<i64>, Option<i64>)> = sqlx::query_as(
+            "SELECT b.next_uid, coalesce(b.quota_octets, t.mailbox_quota_octets) - b.octets,
+                    t.quota_octets - u.octets,
+                    coalesce(b.quota_messages, t.mailbox_quota_messages) - b.message_count,
+                    t.quota_messages - u.messages
+               FROM mailboxes b
+               JOIN tenants t ON t.tenant_id = b.tenant_id
+               JOIN tenant_usage u ON u.tenant_id = b.tenant_id
+              WHERE b.tenant_id = ? AND b.mailbox_id = ?",
+        )
+        .bind(tenant.as_uuid())
+        .bind(mailbox.as_uuid())
+        .fetch_optional(connection)
+        .await?;
+        Ok(row.map(|(next_uid, box_octets, pool_octets, box_messages, pool_messages)| Self {
+            next_uid,
+            octets: box_octets.into_iter().chain(pool_octets).min(),
+            messages: box_messages.into_iter().chain(pool_messages).min(),
+        }))
+    }
+
+    fn takes(&self, octets: i64) -> bool {
+        self.octets.is_none_or(|free| octets <= free) && self.messages.is_none_or(|free| free > 0)
+    }
+}
+
+/// Counts a message that came into a mailbox.
+async fn count_in(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    mailbox: MailboxId,
+    octets: i64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE mailboxes SET next_uid = next_uid + 1, message_count = message_count + 1, octets = octets + ?
+          WHERE tenant_id = ? AND mailbox_id = ?",
+    )
+    .bind(octets)
+    .bind(tenant.as_uuid())
+    .bind(mailbox.as_uuid())
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 async fn insert_messages(
@@ -225,10 +696,11 @@ async fn insert_messages(
 ) -> Result<Vec<RowOutcome>, sqlx::Error> {
     let mut tx = connection.begin().await?;
     let extent = entry.extent;
-    let tenant_known: Option<i64> = sqlx::query_scalar("SELECT 1 FROM tenants WHERE tenant_id = ?")
-        .bind(tenant.as_uuid())
-        .fetch_optional(&mut *tx)
-        .await?;
+    let tenant_known: Option<i64> =
+        sqlx::query_scalar("SELECT 1 FROM tenants WHERE tenant_id = ? AND state <> 'deleting'")
+            .bind(tenant.as_uuid())
+            .fetch_optional(&mut *tx)
+            .await?;
     if tenant_known.is_none() {
         return Ok(vec![RowOutcome::Unknown; messages.len()]);
     }
@@ -317,16 +789,11 @@ async fn insert_message(
     extent: Extent,
     message: &NewMessage,
 ) -> Result<RowOutcome, sqlx::Error> {
-    let mailbox: Option<(i64, i64, Option<i64>)> = sqlx::query_as(
-        "SELECT next_uid, octets, quota_octets FROM mailboxes WHERE tenant_id = ? AND mailbox_id = ?",
-    )
-    .bind(tenant.as_uuid())
-    .bind(message.mailbox.as_uuid())
-    .fetch_optional(&mut *connection)
-    .await?;
-    let Some((uid, held, quota)) = mailbox else { return Ok(RowOutcome::Unknown) };
-    let octets = message.octets as i64;
-    if quota.is_some_and(|quota| held + octets > quota) {
+    let Some(room) = Room::of(connection, tenant, message.mailbox).await? else {
+        return Ok(RowOutcome::Unknown);
+    };
+    let (uid, octets) = (room.next_uid, message.octets as i64);
+    if !room.takes(octets) {
         sqlx::query("INSERT INTO pack_refusals (tenant_id, pack_id, mailbox_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
             .bind(tenant.as_uuid())
             .bind(extent.pack.as_uuid())
@@ -354,15 +821,7 @@ async fn insert_message(
     .bind(message.unique_id.as_ref().map(maildrop::UniqueId::as_str))
     .execute(&mut *connection)
     .await?;
-    sqlx::query(
-        "UPDATE mailboxes SET next_uid = next_uid + 1, message_count = message_count + 1, octets = octets + ?
-          WHERE tenant_id = ? AND mailbox_id = ?",
-    )
-    .bind(octets)
-    .bind(tenant.as_uuid())
-    .bind(message.mailbox.as_uuid())
-    .execute(connection)
-    .await?;
+    count_in(connection, tenant, message.mailbox, octets).await?;
     Ok(RowOutcome::Delivered(Uid(uid as u64)))
 }
 

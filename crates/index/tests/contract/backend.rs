@@ -66,6 +66,13 @@ impl Backend {
         PgConnection::connect(&with_database(server, database)).await.unwrap()
     }
 
+    /// The URL of the PostgreSQL database for another user of it.
+    pub(crate) fn url_as(&self, user: &str) -> String {
+        let Place::Postgres { server, database } = &self.place else { panic!("not on PostgreSQL") };
+        let (_, host) = server.rsplit_once('@').unwrap();
+        with_database(&format!("postgres://{user}@{host}"), database)
+    }
+
     pub(crate) async fn end(self) {
         drop(self.store);
         if let Place::Postgres { server, database } = self.place {

@@ -53,10 +53,10 @@ pub(crate) async fn quota_holds(backend: &Backend) {
     // The pack of a message that fitted nowhere is garbage from the start.
     assert_eq!(backend.number("SELECT count(*) FROM pack_garbage").await, 1);
     let found = store.directory.all_tenants_recipients(&[address("a@one.test")]).await.unwrap();
-    assert_eq!(found[0].unwrap().free_octets, Some(0));
+    assert_eq!(found[0].clone().unwrap().free_octets, Some(0));
     // Room that was made can be used again.
     let (token, _) = opened(store, tenant, a, node(store, LONG).await).await;
-    store.index.commit_update(tenant, a, token, &[Uid(2)]).await.unwrap();
+    store.index.commit_update(tenant, a, token, &[Uid(2)], NOT_KEPT).await.unwrap();
     assert_eq!(deliver(store, tenant, a, 15).await, Uid(3));
 }
 
@@ -136,7 +136,7 @@ pub(crate) async fn a_repeated_delivery_of_what_was_deleted_is_no_refusal(backen
     let (entry, new) = (entry(), [message(a, 10)]);
     store.index.deliver(tenant, &entry, &new).await.unwrap();
     let (token, _) = opened(store, tenant, a, node(store, LONG).await).await;
-    store.index.commit_update(tenant, a, token, &[Uid(1)]).await.unwrap();
+    store.index.commit_update(tenant, a, token, &[Uid(1)], NOT_KEPT).await.unwrap();
     // Its answer was lost, and its owner was quick.
     assert_eq!(store.index.deliver(tenant, &entry, &new).await.unwrap(), [RowOutcome::DeliveredBefore]);
     assert!(uids(store, tenant, a).await.is_empty());

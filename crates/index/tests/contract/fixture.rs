@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use index::Store;
 use maildrop::{
-    Actor, Address, Digest, Domain, DomainName, Extent, LockToken, MailboxId, NewMailbox, NodeId, PackId,
-    SealedKey, StoredEntry, Tenant, TenantId, TenantName, Uid,
-    port::{NewMessage, OpenOutcome, OpenRequest, Opened, RowOutcome},
+    Actor, Address, Digest, Domain, DomainName, Extent, LockToken, Mailbox, MailboxId, MailboxSettings,
+    NewMailbox, NodeId, PackId, SealedKey, State, StoredEntry, Tenant, TenantId, TenantName, TenantSettings,
+    Uid,
+    port::{Conflict, NewMessage, OpenOutcome, OpenRequest, Opened, RowOutcome},
 };
 use time::OffsetDateTime;
 
@@ -14,23 +15,34 @@ use time::OffsetDateTime;
 pub(crate) const AT: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
 pub(crate) fn actor() -> Actor {
-    Actor { name: "test".into(), origin: "127.0.0.1".into() }
+    Actor { name: "test".into(), origin: "127.0.0.1".into(), request: "r-1".into() }
 }
 
 pub(crate) fn address(text: &str) -> Address {
     Address::try_from(text).unwrap()
 }
 
-pub(crate) async fn tenant(store: &Store, name: &str) -> TenantId {
-    let tenant = Tenant {
+/// What is deleted is not kept.
+pub(crate) const NOT_KEPT: Duration = Duration::ZERO;
+
+/// A tenant that is not there yet.
+pub(crate) fn new_tenant(name: &str) -> Tenant {
+    Tenant {
         id: TenantId::generate(),
         name: TenantName::try_from(name).unwrap(),
+        state: State::Active,
+        revision: 1,
+        settings: TenantSettings::default(),
         key: SealedKey(vec![1, 2, 3]),
         created_at: AT,
-    };
+    }
+}
+
+pub(crate) async fn tenant(store: &Store, name: &str) -> TenantId {
+    let tenant = new_tenant(name);
     store.directory.create_tenant(&tenant, &actor()).await.unwrap();
-    let domain = Domain { name: domain(&format!("{name}.test")), created_at: AT };
-    store.directory.create_domain(tenant.id, &domain, &actor()).await.unwrap();
+    let domain = Domain { name: domain(&format!("{name}.test")), alias_of: None, created_at: AT };
+    store.directory.create_domain(tenant.id, &domain, false, &actor()).await.unwrap();
     tenant.id
 }
 
@@ -40,12 +52,37 @@ pub(crate) fn domain(name: &str) -> DomainName {
 
 pub(crate) async fn mailbox(store: &Store, tenant: TenantId, at: &str, quota: Option<u64>) -> MailboxId {
     let new = NewMailbox {
+        settings: MailboxSettings { quota_octets: quota, ..MailboxSettings::default() },
+        ..new_mailbox(at)
+    };
+    create(store, tenant, &new).await.unwrap().id
+}
+
+/// A mailbox that is not there yet.
+pub(crate) fn new_mailbox(at: &str) -> NewMailbox {
+    NewMailbox {
         id: MailboxId::generate(),
         address: address(at),
-        password_hash: "$hash$1".into(),
-        quota_octets: quota,
-    };
-    store.directory.create_mailbox(tenant, &new, &actor(), AT).await.unwrap().id
+        password_hash: Some("$hash$1".into()),
+        suspended: false,
+        settings: MailboxSettings::default(),
+    }
+}
+
+/// Creates one mailbox.
+pub(crate) async fn create(store: &Store, tenant: TenantId, new: &NewMailbox) -> Result<Mailbox, Conflict> {
+    let made = store.directory.create_mailboxes(tenant, std::slice::from_ref(new), &actor(), AT).await;
+    made.unwrap().pop().unwrap()
+}
+
+/// Deletes a tenant, to the end.
+pub(crate) async fn delete_tenant(store: &Store, tenant: TenantId) -> bool {
+    if !store.directory.begin_tenant_deletion(tenant, &actor(), AT).await.unwrap() {
+        return false;
+    }
+    while store.directory.continue_tenant_deletion(tenant, 100, 0).await.unwrap().unwrap().rows_left {}
+    store.directory.finish_tenant_deletion(tenant, AT).await.unwrap();
+    true
 }
 
 pub(crate) fn entry() -> StoredEntry {
@@ -82,6 +119,22 @@ pub(crate) async fn node(store: &Store, ttl: Duration) -> NodeId {
 
 pub(crate) const LONG: Duration = Duration::from_mins(10);
 
+/// A request with nothing special about it.
+pub(crate) fn request(tenant: TenantId, mailbox: MailboxId, node: NodeId, token: LockToken) -> OpenRequest {
+    OpenRequest {
+        tenant,
+        mailbox,
+        tenant_revision: 1,
+        credential_version: 1,
+        token,
+        node,
+        session: format!("s{}", &token.as_uuid().simple().to_string()[..8]),
+        peer: "192.0.2.1".into(),
+        login_delay: Duration::ZERO,
+        sessions_max: None,
+    }
+}
+
 pub(crate) async fn open(
     store: &Store,
     tenant: TenantId,
@@ -89,7 +142,7 @@ pub(crate) async fn open(
     node: NodeId,
 ) -> (LockToken, OpenOutcome) {
     let token = LockToken::generate();
-    let request = OpenRequest { tenant, mailbox, credential_version: 1, token, node };
+    let request = request(tenant, mailbox, node, token);
     (token, store.index.open(request).await.unwrap())
 }
 

@@ -54,9 +54,9 @@ pub(crate) async fn opening_again_with_the_token_is_the_same_lock(backend: &Back
     let node = node(store, LONG).await;
     let token = LockToken::generate();
     // As after an answer that was lost: the request is repeated.
-    let request = OpenRequest { tenant, mailbox, credential_version: 1, token, node };
+    let request = request(tenant, mailbox, node, token);
     for _ in 0..2 {
-        assert!(matches!(store.index.open(request).await.unwrap(), OpenOutcome::Opened(_)));
+        assert!(matches!(store.index.open(request.clone()).await.unwrap(), OpenOutcome::Opened(_)));
     }
 }
 
@@ -66,8 +66,8 @@ pub(crate) async fn a_stale_credential_does_not_open(backend: &Backend) {
     let mailbox = mailbox(store, tenant, "a@one.test", None).await;
     let node = node(store, LONG).await;
     let token = LockToken::generate();
-    let stale = OpenRequest { tenant, mailbox, credential_version: 0, token, node };
-    assert_eq!(store.index.open(stale).await.unwrap(), OpenOutcome::Stale);
+    let stale = OpenRequest { credential_version: 0, ..request(tenant, mailbox, node, token) };
+    assert_eq!(store.index.open(stale.clone()).await.unwrap(), OpenOutcome::Stale);
     // And it took no lock.
     opened(store, tenant, mailbox, node).await;
     let nobody = OpenRequest { mailbox: maildrop::MailboxId::generate(), ..stale };
@@ -86,11 +86,11 @@ pub(crate) async fn a_dead_nodes_locks_are_taken_over(backend: &Backend) {
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let (new_token, _) = opened(&other, tenant, mailbox, living).await;
     // Fenced: the old session can neither commit nor release what is no longer its own.
-    let commit = store.index.commit_update(tenant, mailbox, old_token, &[uid]).await.unwrap();
+    let commit = store.index.commit_update(tenant, mailbox, old_token, &[uid], NOT_KEPT).await.unwrap();
     assert_eq!(commit, CommitOutcome::LockLost);
     store.index.release(tenant, mailbox, old_token).await.unwrap();
     assert_eq!(uids(store, tenant, mailbox).await, [uid.0]);
-    let commit = other.index.commit_update(tenant, mailbox, new_token, &[uid]).await.unwrap();
+    let commit = other.index.commit_update(tenant, mailbox, new_token, &[uid], NOT_KEPT).await.unwrap();
     assert_eq!(commit, CommitOutcome::Committed { deleted: 1 });
 }
 
@@ -143,7 +143,7 @@ pub(crate) async fn counters_are_those_after_the_lock(backend: &Backend) {
             }
         });
         tokio::time::sleep(Duration::from_millis(3)).await;
-        store.index.commit_update(tenant, mailbox, token, &[uid]).await.unwrap();
+        store.index.commit_update(tenant, mailbox, token, &[uid], NOT_KEPT).await.unwrap();
         let (token, opened) = next.await.unwrap();
         assert_eq!((opened.message_count, opened.octets), (0, 0));
         other.index.release(tenant, mailbox, token).await.unwrap();

@@ -10,11 +10,15 @@
 )]
 
 mod backend;
+mod deleted;
 mod deliver;
 mod directory;
 mod fixture;
 mod locks;
 mod postgres_only;
+mod records;
+mod sessions;
+mod tenancy;
 mod update;
 
 /// Makes each contract a test on each adapter.
@@ -70,4 +74,30 @@ contract! {
     update::garbage_is_recorded,
     update::what_is_left_can_be_asked,
     deliver::a_repeated_delivery_of_what_was_deleted_is_no_refusal,
+    tenancy::a_tenants_settings_are_kept,
+    tenancy::a_mailboxs_settings_are_kept,
+    tenancy::a_mailbox_inherits_its_tenants_policy,
+    tenancy::suspension_reaches_logins_and_mail,
+    tenancy::mailboxes_are_created_one_by_one_in_one_call,
+    tenancy::mailboxes_are_searched,
+    tenancy::quotas_of_mailbox_and_tenant_hold,
+    tenancy::quotas_are_not_given_away_twice,
+    tenancy::aliases_lead_to_their_mailboxes,
+    tenancy::app_passwords_come_and_go,
+    tenancy::api_keys_belong_to_a_tenant_or_to_none,
+    tenancy::certificates_belong_to_the_nearest_domain,
+    tenancy::a_tenants_deletion_begins_with_its_key,
+    sessions::a_changed_tenant_is_stale,
+    sessions::a_login_delay_is_kept,
+    sessions::a_tenants_sessions_are_limited,
+    sessions::sessions_are_seen_and_ended,
+    sessions::suspension_ends_sessions,
+    sessions::a_task_has_one_holder,
+    deleted::what_is_kept_can_be_restored,
+    deleted::what_is_not_kept_is_garbage,
+    deleted::old_messages_expire,
+    deleted::one_message_is_found_with_its_row,
+    records::the_audit_log_says_before_and_after,
+    records::a_request_is_claimed_once,
+    records::traffic_adds_up,
 }

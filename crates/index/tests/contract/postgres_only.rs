@@ -1,6 +1,12 @@
 //! What only PostgreSQL, or only a schema check, can show.
 
-use index::{Postgres, PostgresConfig, SchemaError, Sqlite};
+use std::sync::Arc;
+
+use index::{Postgres, PostgresConfig, SchemaError, Sqlite, Store};
+use maildrop::{
+    LockToken, Uid,
+    port::{OpenRequest, RowOutcome},
+};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
 
 use crate::{
@@ -70,9 +76,9 @@ async fn an_index_that_is_away_says_so_and_comes_back() {
     assert_eq!(after.message_count, 2);
     // A commit is not repeated here: the session finds out what became of it.
     backend.number(cut).await;
-    let error = store.index.commit_update(tenant, a, token, &[uid]).await.unwrap_err();
+    let error = store.index.commit_update(tenant, a, token, &[uid], NOT_KEPT).await.unwrap_err();
     assert!(error.is_retryable());
-    assert!(store.index.commit_update(tenant, a, token, &[uid]).await.is_ok());
+    assert!(store.index.commit_update(tenant, a, token, &[uid], NOT_KEPT).await.is_ok());
     backend.end().await;
 }
 
@@ -92,7 +98,7 @@ async fn a_crash_of_the_database_empties_locks_and_leases() {
     let emptied: i64 = sqlx::query_scalar(emptied).fetch_one(&mut connection).await.unwrap();
     assert_eq!(emptied, 2);
     // The session that was open cannot commit; the node says that it lives and opens again.
-    let commit = store.index.commit_update(tenant, a, token, &[uid]).await.unwrap();
+    let commit = store.index.commit_update(tenant, a, token, &[uid], NOT_KEPT).await.unwrap();
     assert_eq!(commit, maildrop::port::CommitOutcome::LockLost);
     opened(store, tenant, a, node).await;
     assert_eq!(uids(store, tenant, a).await, [uid.0]);
@@ -135,7 +141,7 @@ async fn a_statement_nobody_waits_for_any_more_undoes_itself() {
     let (token, _) = opened(store, tenant, a, node).await;
     let mut connection = backend.connect().await;
     // No patience at all stands for a server that stood still for longer than its client waits.
-    let error = sqlx::query("SELECT * FROM commit_update($1, $2, $3, $4, interval '0')")
+    let error = sqlx::query("SELECT * FROM commit_update($1, $2, $3, $4, interval '0', interval '0')")
         .bind(tenant.as_uuid())
         .bind(a.as_uuid())
         .bind(token.as_uuid())
@@ -145,7 +151,7 @@ async fn a_statement_nobody_waits_for_any_more_undoes_itself() {
         .unwrap_err();
     assert_eq!(error.as_database_error().unwrap().code().unwrap(), "57014");
     assert_eq!(uids(store, tenant, a).await, [uid.0]);
-    let commit = store.index.commit_update(tenant, a, token, &[uid]).await.unwrap();
+    let commit = store.index.commit_update(tenant, a, token, &[uid], NOT_KEPT).await.unwrap();
     assert_eq!(commit, maildrop::port::CommitOutcome::Committed { deleted: 1 });
     drop(connection);
     backend.end().await;
@@ -160,4 +166,138 @@ async fn a_second_process_on_an_embedded_index_is_refused() {
     assert!(error.to_string().contains("in use by another process"), "{error}");
     drop(first);
     drop(Sqlite::open(&path).await.unwrap());
+}
+
+/// The second wall (P5): as the role that the admin API works as for a tenant, the database shows that tenant's
+/// rows and no others, in every table that has any.
+#[tokio::test]
+async fn row_level_security_walls_tenants_off() {
+    let backend = Backend::postgres().await;
+    let store = &backend.store;
+    for name in ["one", "two"] {
+        let tenant = tenant(store, name).await;
+        let at = address(&format!("a@{name}.test"));
+        let mailbox = mailbox(store, tenant, at.as_str(), Some(50)).await;
+        deliver(store, tenant, mailbox, 10).await;
+        deliver(store, tenant, mailbox, 10).await;
+        let removed =
+            store.index.remove_messages(tenant, mailbox, &[Uid(1)], LONG, &actor(), AT).await.unwrap();
+        assert_eq!(removed.len(), 1);
+        let refused = store.index.deliver(tenant, &entry(), &[message(mailbox, 60)]).await.unwrap();
+        assert_eq!(refused, [RowOutcome::OverQuota]);
+        let node = node(store, LONG).await;
+        let delayed =
+            OpenRequest { login_delay: LONG, ..request(tenant, mailbox, node, LockToken::generate()) };
+        store.index.open(delayed).await.unwrap();
+    }
+    let mut connection = backend.connect().await;
+    let tables: Vec<String> = sqlx::query_scalar(
+        "SELECT c.table_name::text FROM information_schema.columns c
+           JOIN information_schema.tables t USING (table_schema, table_name)
+          WHERE c.column_name = 'tenant_id' AND t.table_schema = 'public' AND t.table_type = 'BASE TABLE'",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .unwrap();
+    assert!(tables.len() >= 19, "{tables:?}");
+    let one: uuid::Uuid = sqlx::query_scalar("SELECT tenant_id FROM tenants WHERE name = 'one'")
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    let two: uuid::Uuid = sqlx::query_scalar("SELECT tenant_id FROM tenants WHERE name = 'two'")
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    let (mut filled, mut walled) = (0, 0);
+    for table in &tables {
+        let count =
+            |condition: &str| AssertSqlSafe(format!("SELECT count(*) FROM {table} WHERE {condition}"));
+        let theirs: i64 = sqlx::query_scalar(count(&format!("tenant_id = '{two}'")))
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        filled += i64::from(theirs > 0);
+        for (scope, expected_own) in [(one.to_string(), true), (String::new(), false)] {
+            let mut tx = connection.begin().await.unwrap();
+            sqlx::query(
+                "SELECT set_config('role', 'postern_tenant', true), set_config('postern.tenant', $1, true)",
+            )
+            .bind(&scope)
+            .execute(&mut *tx)
+            .await
+            .unwrap();
+            let seen: i64 = sqlx::query_scalar(count(&format!("tenant_id IS DISTINCT FROM '{one}'")))
+                .fetch_one(&mut *tx)
+                .await
+                .unwrap();
+            assert_eq!(seen, 0, "{table} as '{scope}' shows another tenant's rows");
+            let own: i64 = sqlx::query_scalar(count("true")).fetch_one(&mut *tx).await.unwrap();
+            assert_eq!(own > 0, expected_own && theirs > 0, "{table} as '{scope}'");
+            walled += 1;
+            // Nor can it write there.
+            let moved = sqlx::query(AssertSqlSafe(format!("UPDATE {table} SET tenant_id = '{two}'")))
+                .execute(&mut *tx)
+                .await;
+            assert!(moved.is_err() || own == 0, "{table}: a row was moved to another tenant");
+            tx.rollback().await.unwrap();
+        }
+    }
+    assert!(filled >= 12 && walled == 2 * tables.len(), "{filled} tables with rows");
+    let changed = sqlx::query("UPDATE audit_log SET actor = 'nobody'").execute(&mut connection).await;
+    assert!(changed.unwrap_err().to_string().contains("append-only"));
+    let emptied = sqlx::query("TRUNCATE audit_log").execute(&mut connection).await;
+    assert!(emptied.unwrap_err().to_string().contains("append-only"));
+    connection.close().await.unwrap();
+    backend.end().await;
+}
+
+/// A database user that is no superuser migrates and serves as the owner of its tables, once it may act as the
+/// walled role; anybody else who may is told that they would see nothing.
+#[tokio::test]
+async fn an_ordinary_owner_serves_and_others_are_refused() {
+    let backend = Backend::postgres().await;
+    let mut connection = backend.connect().await;
+    let name = |what: &str| format!("{what}_{}", uuid::Uuid::new_v4().simple());
+    let (owner, other, database) = (name("owner"), name("other"), name("owned"));
+    for sql in [
+        format!("CREATE ROLE {owner} LOGIN"),
+        format!("CREATE ROLE {other} LOGIN"),
+        format!("CREATE DATABASE {database} OWNER {owner}"),
+        // PostgreSQL before 15 lets everybody create in it, later ones the owner of the database.
+        format!("GRANT postern_tenant TO {owner}"),
+    ] {
+        sqlx::query(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+    }
+    let (server, _) =
+        backend.url_as(&owner).rsplit_once('/').map(|(s, d)| (s.to_owned(), d.to_owned())).unwrap();
+    let url = format!("{server}/{database}");
+    Postgres::migrate(&PostgresConfig::new(&url)).await.unwrap();
+    let store: Store = Arc::new(Postgres::connect(PostgresConfig::new(&url)).await.unwrap()).into();
+    let one = tenant(&store, "one").await;
+    let a = mailbox(&store, one, "a@one.test", None).await;
+    deliver(&store, one, a, 10).await;
+    assert_eq!(store.index.usage(one).await.unwrap().messages, 1);
+    assert!(store.directory.all_tenants_account(&address("a@one.test")).await.unwrap().is_some());
+    drop(store);
+    let url = format!("{}/{database}", backend.url_as(&other).rsplit_once('/').unwrap().0);
+    execute(
+        &format!("{server}/{database}"),
+        &format!("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {other}"),
+    )
+    .await;
+    let refused = Postgres::connect(PostgresConfig::new(&url)).await.unwrap_err();
+    assert!(refused.to_string().contains("GRANT postern_tenant"), "{refused}");
+    let grant = AssertSqlSafe(format!("GRANT postern_tenant TO {other}"));
+    sqlx::query(grant).execute(&mut connection).await.unwrap();
+    let refused = Postgres::connect(PostgresConfig::new(&url)).await.unwrap_err();
+    assert!(refused.to_string().contains("hides every tenant"), "{refused}");
+    for sql in [
+        format!("DROP DATABASE {database} WITH (FORCE)"),
+        format!("DROP ROLE {owner}"),
+        format!("DROP ROLE {other}"),
+    ] {
+        sqlx::query(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+    }
+    connection.close().await.unwrap();
+    backend.end().await;
 }

@@ -19,7 +19,7 @@ pub(crate) async fn deletes_and_gives_the_lock_back(backend: &Backend) {
     }
     let (token, before) = opened(store, tenant, a, node).await;
     assert_eq!((before.message_count, before.octets, before.next_uid), (3, 60, Uid(4)));
-    let commit = store.index.commit_update(tenant, a, token, &[Uid(1), Uid(3)]).await.unwrap();
+    let commit = store.index.commit_update(tenant, a, token, &[Uid(1), Uid(3)], NOT_KEPT).await.unwrap();
     assert_eq!(commit, CommitOutcome::Committed { deleted: 2 });
     let (_, after) = opened(store, tenant, a, node).await;
     assert_eq!((after.message_count, after.octets, after.next_uid), (1, 20, Uid(4)), "uids are not reused");
@@ -37,16 +37,16 @@ pub(crate) async fn a_lost_lock_deletes_nothing(backend: &Backend) {
     let uid = deliver(store, tenant, a, 10).await;
     let (token, _) = opened(store, tenant, a, node).await;
     store.index.release(tenant, a, token).await.unwrap();
-    let commit = store.index.commit_update(tenant, a, token, &[uid]).await.unwrap();
+    let commit = store.index.commit_update(tenant, a, token, &[uid], NOT_KEPT).await.unwrap();
     assert_eq!(commit, CommitOutcome::LockLost);
     // Nor while somebody else holds it, nor twice with a token that was good once.
     let (other, _) = opened(store, tenant, a, node).await;
-    let commit = store.index.commit_update(tenant, a, token, &[uid]).await.unwrap();
+    let commit = store.index.commit_update(tenant, a, token, &[uid], NOT_KEPT).await.unwrap();
     assert_eq!(commit, CommitOutcome::LockLost);
     assert_eq!(uids(store, tenant, a).await, [uid.0]);
     assert_eq!(open(store, tenant, a, node).await.1, OpenOutcome::InUse, "the other's lock is untouched");
-    store.index.commit_update(tenant, a, other, &[uid]).await.unwrap();
-    let commit = store.index.commit_update(tenant, a, other, &[uid]).await.unwrap();
+    store.index.commit_update(tenant, a, other, &[uid], NOT_KEPT).await.unwrap();
+    let commit = store.index.commit_update(tenant, a, other, &[uid], NOT_KEPT).await.unwrap();
     assert_eq!(commit, CommitOutcome::LockLost);
 }
 
@@ -59,7 +59,7 @@ pub(crate) async fn what_vanished_is_not_counted_twice(backend: &Backend) {
     deliver(store, tenant, a, 5).await;
     let (token, _) = opened(store, tenant, a, node).await;
     let deleted = [uid, Uid(99)];
-    let commit = store.index.commit_update(tenant, a, token, &deleted).await.unwrap();
+    let commit = store.index.commit_update(tenant, a, token, &deleted, NOT_KEPT).await.unwrap();
     assert_eq!(commit, CommitOutcome::Committed { deleted: 1 });
     let (_, after) = opened(store, tenant, a, node).await;
     assert_eq!((after.message_count, after.octets), (1, 5));
@@ -76,7 +76,7 @@ pub(crate) async fn another_tenants_token_is_no_good(backend: &Backend) {
     let (token, _) = opened(store, one, a, node).await;
     let (other, _) = opened(store, two, b, node).await;
     for (tenant, mailbox, token) in [(one, a, other), (two, a, token), (two, b, token), (one, b, other)] {
-        let commit = store.index.commit_update(tenant, mailbox, token, &[uid]).await.unwrap();
+        let commit = store.index.commit_update(tenant, mailbox, token, &[uid], NOT_KEPT).await.unwrap();
         assert_eq!(commit, CommitOutcome::LockLost);
     }
     assert_eq!((uids(store, one, a).await.len(), uids(store, two, b).await.len()), (1, 1));
@@ -92,7 +92,7 @@ pub(crate) async fn garbage_is_recorded(backend: &Backend) {
     deliver(store, tenant, a, 10).await;
     let (token, _) = opened(store, tenant, a, node).await;
     assert_eq!(backend.number("SELECT count(*) FROM pack_garbage").await, 0);
-    store.index.commit_update(tenant, a, token, &[uid]).await.unwrap();
+    store.index.commit_update(tenant, a, token, &[uid], NOT_KEPT).await.unwrap();
     assert_eq!(backend.number("SELECT count(*) FROM pack_garbage").await, 1);
     assert_eq!(backend.number("SELECT sum(octets) FROM pack_garbage").await, 100);
     store.directory.delete_mailbox(tenant, &address("a@one.test"), &actor(), AT).await.unwrap();

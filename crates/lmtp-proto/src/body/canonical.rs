@@ -6,14 +6,14 @@ use memchr::memchr_iter;
 /// CRLF. Everything else passes unharmed: bare CR, NUL, 8-bit octets. A message of no octets stays one: a line
 /// end would be content that nobody sent.
 #[derive(Debug, Default)]
-pub(crate) struct Canonicaliser {
+pub struct Canonicaliser {
     octets: u64,
     last: Option<u8>,
 }
 
 impl Canonicaliser {
     /// Appends the canonical form of the next octets.
-    pub(crate) fn push(&mut self, chunk: &[u8], out: &mut Vec<u8>) {
+    pub fn push(&mut self, chunk: &[u8], out: &mut Vec<u8>) {
         let Some(&last) = chunk.last() else { return };
         let before = out.len();
         let mut written = 0;
@@ -31,7 +31,7 @@ impl Canonicaliser {
     }
 
     /// Completes the last line.
-    pub(crate) fn finish(&mut self, out: &mut Vec<u8>) {
+    pub fn finish(&mut self, out: &mut Vec<u8>) {
         // Every LF was written as CRLF, so one at the end is a line end.
         if self.last.is_some_and(|last| last != b'\n') {
             out.extend_from_slice(b"\r\n");
@@ -41,7 +41,7 @@ impl Canonicaliser {
     }
 
     /// The octets of the canonical form so far.
-    pub(crate) fn octets(&self) -> u64 {
+    pub fn octets(&self) -> u64 {
         self.octets
     }
 }

@@ -124,6 +124,46 @@ fn a_waiter_that_goes_away_leaves_the_queue_or_passes_its_permit_on() {
     assert_eq!(gate.stats(), FairStats::default());
 }
 
+#[test]
+fn a_crowd_leaves_room_for_those_who_were_at_work_a_moment_ago() {
+    let gate = FairGate::sharing(12, 2, 100);
+    let [crowd, b, c] = tenants();
+    // Alone, it may have all there is.
+    let mut held: Vec<_> = (0..12).map(|_| permit(ask(&gate, crowd).1)).collect();
+    let mut waiting: Vec<_> = (0..50).map(|_| wait(&gate, crowd)).collect();
+    // Two others come, and go: from now on a third each is kept free for them.
+    let (mut one, mut other) = (wait(&gate, b), wait(&gate, c));
+    held.truncate(10);
+    let (first, second) = (permit(poll(&mut one)), permit(poll(&mut other)));
+    drop((first, second));
+    held.clear();
+    let got: Vec<_> = waiting.iter_mut().map(poll).filter(Poll::is_ready).map(permit).collect();
+    assert_eq!(got.len(), 4, "its share, of what three may have");
+    assert_eq!(gate.stats(), FairStats { waiting: 46, in_use: 4 });
+    let others: Vec<_> = (0..4).map(|_| permit(ask(&gate, b).1)).collect();
+    let fifth = wait(&gate, b);
+    assert_eq!(gate.stats(), FairStats { waiting: 47, in_use: 8 });
+    drop((fifth, others, got));
+    // A second later only the crowd is left, and has it all.
+    std::thread::sleep(ACTIVE + Duration::from_millis(50));
+    drop(permit(ask(&gate, crowd).1));
+    assert_eq!(gate.stats().in_use, 12);
+    drop(waiting);
+    assert_eq!(gate.stats(), FairStats::default());
+}
+
+#[test]
+fn whoever_holds_nothing_has_a_permit_while_there_is_one() {
+    let gate = FairGate::sharing(4, 1, 10);
+    let tenants = tenants::<4>();
+    let held: Vec<_> = tenants.iter().map(|tenant| permit(ask(&gate, *tenant).1)).collect();
+    assert_eq!(gate.stats().in_use, 4);
+    drop(held);
+    let _one = permit(ask(&gate, tenants[0]).1);
+    let _second_of_the_same = wait(&gate, tenants[0]);
+    let _other = permit(ask(&gate, tenants[1]).1);
+}
+
 /// What a test does next.
 #[derive(Debug, Clone)]
 enum Act {

@@ -17,6 +17,29 @@ pub trait BlobStore: Send + Sync + std::fmt::Debug {
     /// Makes a data key for a new tenant, sealed under the master key.
     fn new_tenant_key(&self, tenant: TenantId) -> Result<SealedKey, BlobError>;
 
+    /// Seals a secret of the tenant under its data key. `purpose` is bound to it: what was sealed for one
+    /// purpose does not open for another.
+    async fn seal_secret(
+        &self,
+        tenant: TenantId,
+        key: &SealedKey,
+        purpose: &str,
+        secret: &[u8],
+    ) -> Result<Vec<u8>, BlobError>;
+
+    /// Opens what [`seal_secret`](Self::seal_secret) sealed for the same tenant and purpose.
+    async fn open_secret(
+        &self,
+        tenant: TenantId,
+        key: &SealedKey,
+        purpose: &str,
+        sealed: &[u8],
+    ) -> Result<Vec<u8>, BlobError>;
+
+    /// Deletes up to a page of what is stored of a tenant and gives how many objects that were; 0 when
+    /// nothing is left.
+    async fn purge(&self, tenant: TenantId) -> Result<u64, BlobError>;
+
     /// Begins to store one message of `tenant`. Dropping the writer forgets it.
     async fn writer(
         &self,

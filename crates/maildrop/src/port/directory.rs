@@ -1,20 +1,26 @@
-//! The port to who exists: tenants, domains, mailboxes and their credentials.
+//! The port to who exists and who may: tenants, domains, mailboxes, aliases, credentials, keys, certificates.
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use time::OffsetDateTime;
 
 use crate::{
-    Actor, Address, Domain, DomainName, Mailbox, MailboxId, NewMailbox, Tenant, TenantId, TenantName,
-    port::IndexError,
+    Actor, Address, Alias, AliasAddress, ApiKey, ApiKeyId, AppPassword, Certificate, CredentialId, Domain,
+    DomainName, LoginScope, Mailbox, MailboxId, MailboxSettings, NewMailbox, Rules, SealedKey, State, Tenant,
+    TenantId, TenantName, TenantSettings,
+    port::{Conflict, IndexError},
 };
 
 /// Who exists. Changes are written to the audit log in the same transaction as what they change.
 #[async_trait]
 pub trait Directory: Send + Sync + std::fmt::Debug {
-    /// The account that logs in as `login`, whichever tenant it belongs to (the login name decides).
+    /// The account that logs in as `login`, whichever tenant it belongs to (the login name decides). An alias
+    /// domain counts as the domain it stands for.
     async fn all_tenants_account(&self, login: &Address) -> Result<Option<Account>, IndexError>;
 
-    /// The mailboxes mail for these addresses goes to, in their order; `None` for an unknown address.
+    /// The mailboxes mail for these addresses goes to, in their order; `None` for an unknown address. A
+    /// mailbox goes before an alias, an alias before a catch-all.
     async fn all_tenants_recipients(
         &self,
         addresses: &[Address],
@@ -36,17 +42,60 @@ pub trait Directory: Send + Sync + std::fmt::Debug {
     /// Creates a tenant. A taken name is [`IndexError::Conflict`].
     async fn create_tenant(&self, tenant: &Tenant, actor: &Actor) -> Result<(), IndexError>;
 
-    /// Deletes a tenant with everything it has; `false` where there is none.
-    async fn delete_tenant(
+    /// Sets what is set of a tenant. Whoever is logged in stays so; logins remembered by nodes are verified
+    /// anew. `None` where there is no such tenant, or it is being deleted.
+    async fn update_tenant(
+        &self,
+        tenant: TenantId,
+        update: &TenantUpdate,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<Option<Tenant>, IndexError>;
+
+    /// Begins to delete a tenant: its data key is destroyed, its domains, keys and certificates go, and its
+    /// sessions end. From here on nothing of it can be read, and the rest may take its time. `false` where
+    /// there is none, `true` again where that was begun before.
+    async fn begin_tenant_deletion(
         &self,
         tenant: TenantId,
         actor: &Actor,
         at: OffsetDateTime,
     ) -> Result<bool, IndexError>;
 
-    /// Creates a domain. A taken name (by whichever tenant) is [`IndexError::Conflict`].
-    async fn create_domain(&self, tenant: TenantId, domain: &Domain, actor: &Actor)
-    -> Result<(), IndexError>;
+    /// Deletes up to some `limit` rows of a tenant that is being deleted. `objects` is how many objects were
+    /// deleted since the last call. Gives what has been done so far.
+    async fn continue_tenant_deletion(
+        &self,
+        tenant: TenantId,
+        limit: u32,
+        objects: u64,
+    ) -> Result<Option<TenantDeletion>, IndexError>;
+
+    /// Ends the deletion of a tenant that has no rows and no objects any more: its name is free.
+    async fn finish_tenant_deletion(&self, tenant: TenantId, at: OffsetDateTime) -> Result<(), IndexError>;
+
+    /// Up to `limit` deletions: those under way, oldest first; or with `finished` those finished in the last 30
+    /// days as well, newest first.
+    async fn all_tenants_deletions(
+        &self,
+        finished: bool,
+        limit: u32,
+    ) -> Result<Vec<TenantDeletion>, IndexError>;
+
+    /// Creates a domain. A taken name (by whichever tenant) is [`IndexError::Conflict`], as is an `alias_of`
+    /// that is no domain of the tenant, or itself an alias. So is a name that lies under another tenant's, or
+    /// over it, unless it may be `nested`: whose domain is the nearest to a host decides whose host it is, which
+    /// is for the platform to say.
+    async fn create_domain(
+        &self,
+        tenant: TenantId,
+        domain: &Domain,
+        nested: bool,
+        actor: &Actor,
+    ) -> Result<(), IndexError>;
+
+    /// The domain of this name.
+    async fn domain(&self, tenant: TenantId, name: &DomainName) -> Result<Option<Domain>, IndexError>;
 
     /// Up to `limit` domains of the tenant by name, from after `after`.
     async fn list_domains(
@@ -56,8 +105,8 @@ pub trait Directory: Send + Sync + std::fmt::Debug {
         limit: u32,
     ) -> Result<Vec<Domain>, IndexError>;
 
-    /// Deletes a domain; `false` where the tenant has none of that name. One that still has mailboxes is
-    /// [`IndexError::Conflict`].
+    /// Deletes a domain; `false` where the tenant has none of that name. One that still has mailboxes,
+    /// aliases or alias domains is [`IndexError::Conflict`].
     async fn delete_domain(
         &self,
         tenant: TenantId,
@@ -66,26 +115,36 @@ pub trait Directory: Send + Sync + std::fmt::Debug {
         at: OffsetDateTime,
     ) -> Result<bool, IndexError>;
 
-    /// Creates a mailbox. A taken address, or a domain that is not the tenant's, is
-    /// [`IndexError::Conflict`].
-    async fn create_mailbox(
+    /// Creates mailboxes: one result each, in their order; what stands in the way of one does not touch the
+    /// others. All that can be created are, in one transaction.
+    async fn create_mailboxes(
         &self,
         tenant: TenantId,
-        mailbox: &NewMailbox,
+        mailboxes: &[NewMailbox],
         actor: &Actor,
         at: OffsetDateTime,
-    ) -> Result<Mailbox, IndexError>;
+    ) -> Result<Vec<Result<Mailbox, Conflict>>, IndexError>;
 
     /// The mailbox with this address.
     async fn mailbox(&self, tenant: TenantId, address: &Address) -> Result<Option<Mailbox>, IndexError>;
 
-    /// Up to `limit` mailboxes of the tenant by address, from after `after`.
+    /// Mailboxes of the tenant by address (octet by octet).
     async fn list_mailboxes(
         &self,
         tenant: TenantId,
-        after: Option<&Address>,
-        limit: u32,
+        query: &MailboxQuery,
     ) -> Result<Vec<Mailbox>, IndexError>;
+
+    /// Sets what is set of a mailbox; `None` where there is none. Logins remembered by nodes are verified
+    /// anew. Suspending one ends its session.
+    async fn update_mailbox(
+        &self,
+        tenant: TenantId,
+        address: &Address,
+        update: &MailboxUpdate,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<Option<Mailbox>, IndexError>;
 
     /// Replaces the password's hash; `false` where there is no such mailbox. Every node that remembers the
     /// old password forgets it at its next use.
@@ -98,7 +157,17 @@ pub trait Directory: Send + Sync + std::fmt::Debug {
         at: OffsetDateTime,
     ) -> Result<bool, IndexError>;
 
-    /// Deletes a mailbox with its messages; `false` where there is none.
+    /// Replaces the hash of a password that did not change, if it is still `old`: another scheme, another
+    /// cost. Nobody is asked to log in anew.
+    async fn rehash(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        old: &str,
+        new: &str,
+    ) -> Result<(), IndexError>;
+
+    /// Deletes a mailbox with its messages, aliases and credentials; `false` where there is none.
     async fn delete_mailbox(
         &self,
         tenant: TenantId,
@@ -106,7 +175,135 @@ pub trait Directory: Send + Sync + std::fmt::Debug {
         actor: &Actor,
         at: OffsetDateTime,
     ) -> Result<bool, IndexError>;
+
+    /// Adds an app password; `false` where there is no such mailbox. More than [`APP_PASSWORDS_MAX`] is
+    /// [`IndexError::Conflict`].
+    async fn create_app_password(
+        &self,
+        tenant: TenantId,
+        address: &Address,
+        password: &AppPassword,
+        hash: &str,
+        actor: &Actor,
+    ) -> Result<bool, IndexError>;
+
+    /// The app passwords of a mailbox, oldest first; `None` where there is no such mailbox.
+    async fn app_passwords(
+        &self,
+        tenant: TenantId,
+        address: &Address,
+    ) -> Result<Option<Vec<AppPassword>>, IndexError>;
+
+    /// Deletes an app password; `false` where there is none.
+    async fn delete_app_password(
+        &self,
+        tenant: TenantId,
+        address: &Address,
+        id: CredentialId,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<bool, IndexError>;
+
+    /// Notes that an app password was used, unless that was noted within the hour.
+    async fn touch_app_password(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        id: CredentialId,
+        at: OffsetDateTime,
+    ) -> Result<(), IndexError>;
+
+    /// Creates an alias. A taken address, an address of a foreign domain, or a mailbox that is none is
+    /// [`IndexError::Conflict`].
+    async fn create_alias(&self, tenant: TenantId, alias: &Alias, actor: &Actor) -> Result<(), IndexError>;
+
+    /// The alias with this address.
+    async fn alias(&self, tenant: TenantId, address: &AliasAddress) -> Result<Option<Alias>, IndexError>;
+
+    /// Up to `limit` aliases of the tenant by address (octet by octet), from after `after`.
+    async fn list_aliases(
+        &self,
+        tenant: TenantId,
+        after: Option<&AliasAddress>,
+        limit: u32,
+    ) -> Result<Vec<Alias>, IndexError>;
+
+    /// Deletes an alias; `false` where there is none.
+    async fn delete_alias(
+        &self,
+        tenant: TenantId,
+        address: &AliasAddress,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<bool, IndexError>;
+
+    /// The API key with this identity, of whichever tenant or none, and the hash of its secret.
+    async fn all_tenants_api_key(&self, id: ApiKeyId) -> Result<Option<(ApiKey, [u8; 32])>, IndexError>;
+
+    /// Creates an API key.
+    async fn create_api_key(
+        &self,
+        key: &ApiKey,
+        secret_hash: &[u8; 32],
+        actor: &Actor,
+    ) -> Result<(), IndexError>;
+
+    /// Up to `limit` keys of the tenant, or of the platform, by identity, from after `after`.
+    async fn list_api_keys(
+        &self,
+        tenant: Option<TenantId>,
+        after: Option<ApiKeyId>,
+        limit: u32,
+    ) -> Result<Vec<ApiKey>, IndexError>;
+
+    /// Deletes an API key of the tenant, or of the platform; `false` where there is none.
+    async fn delete_api_key(
+        &self,
+        tenant: Option<TenantId>,
+        id: ApiKeyId,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<bool, IndexError>;
+
+    /// Notes that an API key was used, unless that was noted within the minute.
+    async fn touch_api_key(&self, id: ApiKeyId, at: OffsetDateTime) -> Result<(), IndexError>;
+
+    /// The certificate for a host that a client asks for: one for the very host, or else for `*.` and what
+    /// comes after its first label. Not of a tenant that is suspended.
+    async fn all_tenants_certificate(&self, host: &str) -> Result<Option<HostCertificate>, IndexError>;
+
+    /// Puts a certificate in the place of the one for its host. A host outside the tenant's domains is
+    /// [`IndexError::Conflict`]. `true` where there was none before.
+    async fn put_certificate(
+        &self,
+        tenant: TenantId,
+        certificate: &Certificate,
+        actor: &Actor,
+    ) -> Result<bool, IndexError>;
+
+    /// The certificate for this host.
+    async fn certificate(&self, tenant: TenantId, host: &str) -> Result<Option<Certificate>, IndexError>;
+
+    /// Up to `limit` certificates of the tenant by host, from after `after`.
+    async fn list_certificates(
+        &self,
+        tenant: TenantId,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<Certificate>, IndexError>;
+
+    /// Deletes a certificate; `false` where there is none.
+    async fn delete_certificate(
+        &self,
+        tenant: TenantId,
+        host: &str,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<bool, IndexError>;
 }
+
+/// App passwords of one mailbox at most: each may cost a login a password hash.
+pub const APP_PASSWORDS_MAX: usize = 10;
 
 /// An account as login needs it.
 #[derive(Clone, Debug)]
@@ -115,19 +312,121 @@ pub struct Account {
     pub tenant: TenantId,
     /// Its mailbox.
     pub mailbox: MailboxId,
-    /// Grows with each change of a credential; what was verified under another version no longer counts.
+    /// Whether it may log in: suspended where its tenant or itself is.
+    pub state: State,
+    /// Grows with each change of the tenant.
+    pub tenant_revision: i64,
+    /// Grows with each change of a credential or of the mailbox's policy; what was verified under another
+    /// version no longer counts.
     pub credential_version: i64,
-    /// The password's hash in PHC form.
-    pub password_hash: String,
+    /// The password's hash, if it has one.
+    pub password_hash: Option<String>,
+    /// The app passwords that have not expired, oldest first.
+    pub app_passwords: Vec<AppPasswordHash>,
+    /// What it lives under.
+    pub rules: Arc<Rules>,
 }
 
-/// A mailbox that takes mail.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// An app password as login needs it.
+#[derive(Clone, Debug)]
+pub struct AppPasswordHash {
+    /// Its identity.
+    pub id: CredentialId,
+    /// Its hash.
+    pub hash: String,
+    /// What it is good for.
+    pub scope: LoginScope,
+    /// When it ceases to be good, if ever.
+    pub expires_at: Option<OffsetDateTime>,
+}
+
+/// A mailbox that mail is for.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ResolvedRecipient {
     /// Its tenant.
     pub tenant: TenantId,
     /// Its mailbox.
     pub mailbox: MailboxId,
-    /// Octets that still fit in, or no limit.
+    /// Whether it takes mail: suspended where its tenant or itself is.
+    pub state: State,
+    /// Octets that still fit in, by its quota and its tenant's, or no limit.
     pub free_octets: Option<u64>,
+    /// Messages that still fit in, by its quota and its tenant's, or no limit.
+    pub free_messages: Option<u64>,
+    /// What it lives under.
+    pub rules: Arc<Rules>,
+}
+
+/// A change of a tenant.
+#[derive(Clone, Debug, Default)]
+pub struct TenantUpdate {
+    /// Only if the tenant's revision is this one; [`Conflict::Revision`] otherwise.
+    pub if_revision: Option<i64>,
+    /// The new settings, all of them.
+    pub settings: Option<TenantSettings>,
+    /// The new state: active or suspended.
+    pub state: Option<State>,
+}
+
+/// A change of a mailbox.
+#[derive(Clone, Debug, Default)]
+pub struct MailboxUpdate {
+    /// Only if the mailbox's revision is this one; [`Conflict::Revision`] otherwise.
+    pub if_revision: Option<i64>,
+    /// The new settings, all of them.
+    pub settings: Option<MailboxSettings>,
+    /// The new state: active or suspended.
+    pub state: Option<State>,
+}
+
+/// Which mailboxes of a tenant to list.
+#[derive(Clone, Debug)]
+pub struct MailboxQuery {
+    /// From after this address.
+    pub after: Option<Address>,
+    /// Only addresses that begin with this text, in lower case.
+    pub prefix: Option<String>,
+    /// Only addresses of this domain.
+    pub domain: Option<DomainName>,
+    /// So many at most.
+    pub limit: u32,
+}
+
+impl MailboxQuery {
+    /// All, up to `limit`.
+    pub fn first(limit: u32) -> Self {
+        Self { after: None, prefix: None, domain: None, limit }
+    }
+}
+
+/// A certificate as a handshake needs it.
+#[derive(Clone, Debug)]
+pub struct HostCertificate {
+    /// Its tenant.
+    pub tenant: TenantId,
+    /// The tenant's data key, which its key is sealed under.
+    pub key: SealedKey,
+    /// The certificate.
+    pub certificate: Certificate,
+    /// The tenant's greeting, if it has one.
+    pub greeting: Option<String>,
+}
+
+/// How far the deletion of a tenant has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TenantDeletion {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// Its name.
+    pub name: TenantName,
+    /// Rows deleted so far.
+    pub rows_deleted: u64,
+    /// Whether there may be rows left.
+    pub rows_left: bool,
+    /// Objects deleted so far.
+    pub objects_deleted: u64,
+    /// When it was begun. The data key was destroyed then.
+    pub begun_at: OffsetDateTime,
+    /// When it was finished, if it is.
+    pub finished_at: Option<OffsetDateTime>,
 }

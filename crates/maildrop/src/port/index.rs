@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use time::OffsetDateTime;
 
 use crate::{
-    Digest, Listing, LockToken, MailboxId, MessageRow, NodeId, StoredEntry, TenantId, Uid, UniqueId,
+    Actor, Address, Digest, Listing, LockToken, MailboxId, MessageInfo, MessageRow, NodeId, StoredEntry,
+    TenantId, Uid, UniqueId,
 };
 
 /// The mailbox index.
@@ -41,13 +42,14 @@ pub trait Index: Send + Sync + std::fmt::Debug {
     async fn any_left(&self, tenant: TenantId, mailbox: MailboxId, uids: &[Uid]) -> Result<bool, IndexError>;
 
     /// UPDATE (RFC 1939 §6): deletes these messages and gives the lock back, all or nothing, and only
-    /// while `token` still holds the lock (P2, P3).
+    /// while `token` still holds the lock (P2, P3). They can be restored for `kept` from now.
     async fn commit_update(
         &self,
         tenant: TenantId,
         mailbox: MailboxId,
         token: LockToken,
         deleted: &[Uid],
+        kept: Duration,
     ) -> Result<CommitOutcome, IndexError>;
 
     /// Puts a stored entry into the maildrops of its recipients: rows, uids and counters in one
@@ -60,9 +62,105 @@ pub trait Index: Send + Sync + std::fmt::Debug {
         messages: &[NewMessage],
     ) -> Result<Vec<RowOutcome>, IndexError>;
 
+    /// Up to `limit` messages of the maildrop with a uid over `after`, in order of uid.
+    async fn message_infos(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        after: Uid,
+        limit: u32,
+    ) -> Result<Vec<MessageInfo>, IndexError>;
+
+    /// One message of the maildrop, with its row.
+    async fn message(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        uid: Uid,
+    ) -> Result<Option<(MessageInfo, MessageRow)>, IndexError>;
+
+    /// Removes messages otherwise than by their owner's DELE, and writes that to the audit log (P2). They
+    /// can be restored for `kept` from now. Gives those that were there.
+    async fn remove_messages(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        uids: &[Uid],
+        kept: Duration,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<Vec<Uid>, IndexError>;
+
+    /// Up to `limit` deleted messages that can be restored, with a uid over `after`, in order of uid.
+    async fn deleted_messages(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        after: Uid,
+        limit: u32,
+    ) -> Result<Vec<MessageInfo>, IndexError>;
+
+    /// Puts a deleted message back, under a new uid: unique-ids never come back, and clients fetch it anew.
+    async fn restore_message(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        uid: Uid,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<RowOutcome, IndexError>;
+
+    /// Removes up to `limit` messages that are too old by the mailbox's rules as they are in this moment, oldest
+    /// first, and writes that to the audit log. They can be restored for as long as the rules say. Gives how
+    /// many there were.
+    async fn expire_messages(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        limit: u32,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<u64, IndexError>;
+
+    /// Up to `limit` mailboxes of active tenants that hold messages and have a policy that expires them, from
+    /// after `after`, in order of tenant and mailbox.
+    async fn all_tenants_expiring(
+        &self,
+        after: Option<(TenantId, MailboxId)>,
+        limit: u32,
+    ) -> Result<Vec<(TenantId, MailboxId)>, IndexError>;
+
+    /// Forgets up to `limit` deleted messages whose time to be restored is over, and gives how many.
+    async fn all_tenants_purge_deleted(&self, limit: u32) -> Result<u64, IndexError>;
+
+    /// Who is logged in, up to `limit`, from after `after`, in order of tenant and mailbox: in one tenant, or
+    /// in all.
+    async fn sessions(
+        &self,
+        tenant: Option<TenantId>,
+        after: Option<(TenantId, MailboxId)>,
+        limit: u32,
+    ) -> Result<Vec<SessionInfo>, IndexError>;
+
+    /// Ends a session: its lock is free at once, so that it cannot delete any more, and its node learns of it
+    /// with its next heartbeat. `false` where there is none.
+    async fn end_session(
+        &self,
+        tenant: TenantId,
+        session: &str,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<bool, IndexError>;
+
+    /// What the tenant has and holds.
+    async fn usage(&self, tenant: TenantId) -> Result<Usage, IndexError>;
+
     /// Says that `node` lives, for `ttl` from now by the store's clock. A node that does not say so for
     /// that long loses its locks to whoever asks.
-    async fn heartbeat(&self, node: NodeId, name: &str, ttl: Duration) -> Result<(), IndexError>;
+    async fn heartbeat(&self, node: NodeId, name: &str, ttl: Duration) -> Result<Pulse, IndexError>;
+
+    /// Takes, or keeps, the task `task` for `node` for `ttl` from now: `false` while another node has it.
+    async fn take_task(&self, task: &str, node: NodeId, ttl: Duration) -> Result<bool, IndexError>;
 
     /// Ends a node's life: its locks are free at once.
     async fn retire(&self, node: NodeId) -> Result<(), IndexError>;
@@ -76,18 +174,28 @@ pub trait Index: Send + Sync + std::fmt::Debug {
 }
 
 /// Who opens which maildrop.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct OpenRequest {
     /// The tenant.
     pub tenant: TenantId,
     /// The mailbox.
     pub mailbox: MailboxId,
+    /// The revision of the tenant that was read.
+    pub tenant_revision: i64,
     /// The version of the credential that was verified.
     pub credential_version: i64,
     /// The token the lock shall be held by.
     pub token: LockToken,
     /// The node the session runs on.
     pub node: NodeId,
+    /// The session, as its greeting and the logs name it.
+    pub session: String,
+    /// The client's address, or `unix`.
+    pub peer: String,
+    /// The least time since the last login, or none.
+    pub login_delay: Duration,
+    /// The most sessions of the tenant, or no limit.
+    pub sessions_max: Option<u32>,
 }
 
 /// What became of an [`OpenRequest`].
@@ -97,8 +205,12 @@ pub enum OpenOutcome {
     Opened(Opened),
     /// Another session holds the lock.
     InUse,
-    /// The credential was changed, or the mailbox is gone: verify again.
+    /// The credential or a policy was changed, or the mailbox is gone: verify again.
     Stale,
+    /// The last login was too short a time ago.
+    TooSoon,
+    /// The tenant has as many sessions as it may.
+    TooManySessions,
 }
 
 /// The counters of an open maildrop.
@@ -156,6 +268,49 @@ pub enum RowOutcome {
     Unknown,
 }
 
+/// Somebody who is logged in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SessionInfo {
+    /// The session, as its greeting and the logs name it.
+    pub id: String,
+    /// The tenant.
+    pub tenant: TenantId,
+    /// The tenant's name.
+    pub tenant_name: String,
+    /// The mailbox.
+    pub mailbox: MailboxId,
+    /// Its address.
+    pub address: Address,
+    /// The name of the node it is on.
+    pub node: String,
+    /// The client's address, or `unix`.
+    pub peer: String,
+    /// When it logged in.
+    pub since: OffsetDateTime,
+}
+
+/// What a tenant has and holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Usage {
+    /// Its mailboxes.
+    pub mailboxes: u64,
+    /// Messages in them.
+    pub messages: u64,
+    /// Octets of these messages.
+    pub octets: u64,
+    /// Octets given to mailboxes as their quotas.
+    pub allocated_octets: u64,
+}
+
+/// What a node learns when it says that it lives.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Pulse {
+    /// How many nodes live, this one included.
+    pub nodes: u32,
+    /// Sessions of this node that shall end.
+    pub ended: Vec<String>,
+}
+
 /// What is taken already, or still in use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Conflict {
@@ -167,8 +322,20 @@ pub enum Conflict {
     Address,
     /// The address's domain is not one of the tenant's.
     ForeignDomain,
-    /// The domain still has mailboxes.
+    /// The domain still has mailboxes, aliases or alias domains.
     DomainInUse,
+    /// The domain that another one shall stand for is none, or stands for another itself.
+    AliasDomain,
+    /// There is no mailbox for the alias.
+    AliasMailbox,
+    /// The host is not within one of the tenant's domains.
+    ForeignHost,
+    /// The quota is more than the tenant may still give, or there is none where there must be one.
+    OverAllocated,
+    /// The mailbox has as many app passwords as it may.
+    AppPasswords,
+    /// It has changed since it was read.
+    Revision,
 }
 
 /// Why the index could not do it.

@@ -34,6 +34,30 @@ impl BlobStore for ObservedBlobStore {
         key
     }
 
+    async fn seal_secret(
+        &self,
+        tenant: TenantId,
+        key: &SealedKey,
+        purpose: &str,
+        secret: &[u8],
+    ) -> Result<Vec<u8>, BlobError> {
+        self.observer.observe("seal_secret", self.blob.seal_secret(tenant, key, purpose, secret)).await
+    }
+
+    async fn open_secret(
+        &self,
+        tenant: TenantId,
+        key: &SealedKey,
+        purpose: &str,
+        sealed: &[u8],
+    ) -> Result<Vec<u8>, BlobError> {
+        self.observer.observe("open_secret", self.blob.open_secret(tenant, key, purpose, sealed)).await
+    }
+
+    async fn purge(&self, tenant: TenantId) -> Result<u64, BlobError> {
+        self.observer.observe("purge", self.blob.purge(tenant)).await
+    }
+
     async fn writer(
         &self,
         tenant: TenantId,

@@ -4,8 +4,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use maildrop::{
-    Actor, Address, Domain, DomainName, Mailbox, NewMailbox, Tenant, TenantId, TenantName,
-    port::{Account, Directory, IndexError, ResolvedRecipient},
+    Actor, Address, Alias, AliasAddress, ApiKey, ApiKeyId, AppPassword, Certificate, CredentialId, Domain,
+    DomainName, Mailbox, MailboxId, NewMailbox, Tenant, TenantId, TenantName,
+    port::{
+        Account, Conflict, Directory, HostCertificate, IndexError, MailboxQuery, MailboxUpdate,
+        ResolvedRecipient, TenantDeletion, TenantUpdate,
+    },
 };
 use prometheus::Registry;
 use time::OffsetDateTime;
@@ -60,22 +64,62 @@ impl Directory for ObservedDirectory {
         self.observer.observe("create_tenant", self.directory.create_tenant(tenant, actor)).await
     }
 
-    async fn delete_tenant(
+    async fn update_tenant(
+        &self,
+        tenant: TenantId,
+        update: &TenantUpdate,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<Option<Tenant>, IndexError> {
+        self.observer.observe("update_tenant", self.directory.update_tenant(tenant, update, actor, at)).await
+    }
+
+    async fn begin_tenant_deletion(
         &self,
         tenant: TenantId,
         actor: &Actor,
         at: OffsetDateTime,
     ) -> Result<bool, IndexError> {
-        self.observer.observe("delete_tenant", self.directory.delete_tenant(tenant, actor, at)).await
+        let work = self.directory.begin_tenant_deletion(tenant, actor, at);
+        self.observer.observe("begin_tenant_deletion", work).await
+    }
+
+    async fn continue_tenant_deletion(
+        &self,
+        tenant: TenantId,
+        limit: u32,
+        objects: u64,
+    ) -> Result<Option<TenantDeletion>, IndexError> {
+        let work = self.directory.continue_tenant_deletion(tenant, limit, objects);
+        self.observer.observe("continue_tenant_deletion", work).await
+    }
+
+    async fn finish_tenant_deletion(&self, tenant: TenantId, at: OffsetDateTime) -> Result<(), IndexError> {
+        let work = self.directory.finish_tenant_deletion(tenant, at);
+        self.observer.observe("finish_tenant_deletion", work).await
+    }
+
+    async fn all_tenants_deletions(
+        &self,
+        finished: bool,
+        limit: u32,
+    ) -> Result<Vec<TenantDeletion>, IndexError> {
+        self.observer.observe("deletions", self.directory.all_tenants_deletions(finished, limit)).await
     }
 
     async fn create_domain(
         &self,
         tenant: TenantId,
         domain: &Domain,
+        nested: bool,
         actor: &Actor,
     ) -> Result<(), IndexError> {
-        self.observer.observe("create_domain", self.directory.create_domain(tenant, domain, actor)).await
+        let created = self.directory.create_domain(tenant, domain, nested, actor);
+        self.observer.observe("create_domain", created).await
+    }
+
+    async fn domain(&self, tenant: TenantId, name: &DomainName) -> Result<Option<Domain>, IndexError> {
+        self.observer.observe("domain", self.directory.domain(tenant, name)).await
     }
 
     async fn list_domains(
@@ -97,15 +141,15 @@ impl Directory for ObservedDirectory {
         self.observer.observe("delete_domain", self.directory.delete_domain(tenant, name, actor, at)).await
     }
 
-    async fn create_mailbox(
+    async fn create_mailboxes(
         &self,
         tenant: TenantId,
-        mailbox: &NewMailbox,
+        mailboxes: &[NewMailbox],
         actor: &Actor,
         at: OffsetDateTime,
-    ) -> Result<Mailbox, IndexError> {
-        let created = self.directory.create_mailbox(tenant, mailbox, actor, at);
-        self.observer.observe("create_mailbox", created).await
+    ) -> Result<Vec<Result<Mailbox, Conflict>>, IndexError> {
+        let work = self.directory.create_mailboxes(tenant, mailboxes, actor, at);
+        self.observer.observe("create_mailboxes", work).await
     }
 
     async fn mailbox(&self, tenant: TenantId, address: &Address) -> Result<Option<Mailbox>, IndexError> {
@@ -115,10 +159,21 @@ impl Directory for ObservedDirectory {
     async fn list_mailboxes(
         &self,
         tenant: TenantId,
-        after: Option<&Address>,
-        limit: u32,
+        query: &MailboxQuery,
     ) -> Result<Vec<Mailbox>, IndexError> {
-        self.observer.observe("list_mailboxes", self.directory.list_mailboxes(tenant, after, limit)).await
+        self.observer.observe("list_mailboxes", self.directory.list_mailboxes(tenant, query)).await
+    }
+
+    async fn update_mailbox(
+        &self,
+        tenant: TenantId,
+        address: &Address,
+        update: &MailboxUpdate,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<Option<Mailbox>, IndexError> {
+        let work = self.directory.update_mailbox(tenant, address, update, actor, at);
+        self.observer.observe("update_mailbox", work).await
     }
 
     async fn set_password(
@@ -129,8 +184,18 @@ impl Directory for ObservedDirectory {
         actor: &Actor,
         at: OffsetDateTime,
     ) -> Result<bool, IndexError> {
-        let set = self.directory.set_password(tenant, address, password_hash, actor, at);
-        self.observer.observe("set_password", set).await
+        let work = self.directory.set_password(tenant, address, password_hash, actor, at);
+        self.observer.observe("set_password", work).await
+    }
+
+    async fn rehash(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        old: &str,
+        new: &str,
+    ) -> Result<(), IndexError> {
+        self.observer.observe("rehash", self.directory.rehash(tenant, mailbox, old, new)).await
     }
 
     async fn delete_mailbox(
@@ -140,7 +205,152 @@ impl Directory for ObservedDirectory {
         actor: &Actor,
         at: OffsetDateTime,
     ) -> Result<bool, IndexError> {
-        let deleted = self.directory.delete_mailbox(tenant, address, actor, at);
-        self.observer.observe("delete_mailbox", deleted).await
+        let work = self.directory.delete_mailbox(tenant, address, actor, at);
+        self.observer.observe("delete_mailbox", work).await
+    }
+
+    async fn create_app_password(
+        &self,
+        tenant: TenantId,
+        address: &Address,
+        password: &AppPassword,
+        hash: &str,
+        actor: &Actor,
+    ) -> Result<bool, IndexError> {
+        let work = self.directory.create_app_password(tenant, address, password, hash, actor);
+        self.observer.observe("create_app_password", work).await
+    }
+
+    async fn app_passwords(
+        &self,
+        tenant: TenantId,
+        address: &Address,
+    ) -> Result<Option<Vec<AppPassword>>, IndexError> {
+        self.observer.observe("app_passwords", self.directory.app_passwords(tenant, address)).await
+    }
+
+    async fn delete_app_password(
+        &self,
+        tenant: TenantId,
+        address: &Address,
+        id: CredentialId,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<bool, IndexError> {
+        let work = self.directory.delete_app_password(tenant, address, id, actor, at);
+        self.observer.observe("delete_app_password", work).await
+    }
+
+    async fn touch_app_password(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        id: CredentialId,
+        at: OffsetDateTime,
+    ) -> Result<(), IndexError> {
+        let work = self.directory.touch_app_password(tenant, mailbox, id, at);
+        self.observer.observe("touch_app_password", work).await
+    }
+
+    async fn create_alias(&self, tenant: TenantId, alias: &Alias, actor: &Actor) -> Result<(), IndexError> {
+        self.observer.observe("create_alias", self.directory.create_alias(tenant, alias, actor)).await
+    }
+
+    async fn alias(&self, tenant: TenantId, address: &AliasAddress) -> Result<Option<Alias>, IndexError> {
+        self.observer.observe("alias", self.directory.alias(tenant, address)).await
+    }
+
+    async fn list_aliases(
+        &self,
+        tenant: TenantId,
+        after: Option<&AliasAddress>,
+        limit: u32,
+    ) -> Result<Vec<Alias>, IndexError> {
+        self.observer.observe("list_aliases", self.directory.list_aliases(tenant, after, limit)).await
+    }
+
+    async fn delete_alias(
+        &self,
+        tenant: TenantId,
+        address: &AliasAddress,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<bool, IndexError> {
+        self.observer.observe("delete_alias", self.directory.delete_alias(tenant, address, actor, at)).await
+    }
+
+    async fn all_tenants_api_key(&self, id: ApiKeyId) -> Result<Option<(ApiKey, [u8; 32])>, IndexError> {
+        self.observer.observe("api_key", self.directory.all_tenants_api_key(id)).await
+    }
+
+    async fn create_api_key(
+        &self,
+        key: &ApiKey,
+        secret_hash: &[u8; 32],
+        actor: &Actor,
+    ) -> Result<(), IndexError> {
+        self.observer.observe("create_api_key", self.directory.create_api_key(key, secret_hash, actor)).await
+    }
+
+    async fn list_api_keys(
+        &self,
+        tenant: Option<TenantId>,
+        after: Option<ApiKeyId>,
+        limit: u32,
+    ) -> Result<Vec<ApiKey>, IndexError> {
+        self.observer.observe("list_api_keys", self.directory.list_api_keys(tenant, after, limit)).await
+    }
+
+    async fn delete_api_key(
+        &self,
+        tenant: Option<TenantId>,
+        id: ApiKeyId,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<bool, IndexError> {
+        self.observer.observe("delete_api_key", self.directory.delete_api_key(tenant, id, actor, at)).await
+    }
+
+    async fn touch_api_key(&self, id: ApiKeyId, at: OffsetDateTime) -> Result<(), IndexError> {
+        self.observer.observe("touch_api_key", self.directory.touch_api_key(id, at)).await
+    }
+
+    async fn all_tenants_certificate(&self, host: &str) -> Result<Option<HostCertificate>, IndexError> {
+        self.observer.observe("host_certificate", self.directory.all_tenants_certificate(host)).await
+    }
+
+    async fn put_certificate(
+        &self,
+        tenant: TenantId,
+        certificate: &Certificate,
+        actor: &Actor,
+    ) -> Result<bool, IndexError> {
+        let work = self.directory.put_certificate(tenant, certificate, actor);
+        self.observer.observe("put_certificate", work).await
+    }
+
+    async fn certificate(&self, tenant: TenantId, host: &str) -> Result<Option<Certificate>, IndexError> {
+        self.observer.observe("certificate", self.directory.certificate(tenant, host)).await
+    }
+
+    async fn list_certificates(
+        &self,
+        tenant: TenantId,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<Certificate>, IndexError> {
+        let work = self.directory.list_certificates(tenant, after, limit);
+        self.observer.observe("list_certificates", work).await
+    }
+
+    async fn delete_certificate(
+        &self,
+        tenant: TenantId,
+        host: &str,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<bool, IndexError> {
+        let work = self.directory.delete_certificate(tenant, host, actor, at);
+        self.observer.observe("delete_certificate", work).await
     }
 }

@@ -4,10 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use maildrop::{
-    Listing, LockToken, MailboxId, MessageRow, NodeId, StoredEntry, TenantId, Uid,
-    port::{CommitOutcome, Index, IndexError, NewMessage, OpenOutcome, OpenRequest, RowOutcome},
+    Actor, Listing, LockToken, MailboxId, MessageInfo, MessageRow, NodeId, StoredEntry, TenantId, Uid,
+    port::{
+        CommitOutcome, Index, IndexError, NewMessage, OpenOutcome, OpenRequest, Pulse, RowOutcome,
+        SessionInfo, Usage,
+    },
 };
 use prometheus::Registry;
+use time::OffsetDateTime;
 
 use super::Observer;
 
@@ -70,9 +74,10 @@ impl Index for ObservedIndex {
         mailbox: MailboxId,
         token: LockToken,
         deleted: &[Uid],
+        kept: Duration,
     ) -> Result<CommitOutcome, IndexError> {
-        let committed = self.index.commit_update(tenant, mailbox, token, deleted);
-        self.observer.observe("commit_update", committed).await
+        let work = self.index.commit_update(tenant, mailbox, token, deleted, kept);
+        self.observer.observe("commit_update", work).await
     }
 
     async fn deliver(
@@ -84,8 +89,114 @@ impl Index for ObservedIndex {
         self.observer.observe("deliver", self.index.deliver(tenant, entry, messages)).await
     }
 
-    async fn heartbeat(&self, node: NodeId, name: &str, ttl: Duration) -> Result<(), IndexError> {
+    async fn message_infos(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        after: Uid,
+        limit: u32,
+    ) -> Result<Vec<MessageInfo>, IndexError> {
+        self.observer.observe("message_infos", self.index.message_infos(tenant, mailbox, after, limit)).await
+    }
+
+    async fn message(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        uid: Uid,
+    ) -> Result<Option<(MessageInfo, MessageRow)>, IndexError> {
+        self.observer.observe("message", self.index.message(tenant, mailbox, uid)).await
+    }
+
+    async fn remove_messages(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        uids: &[Uid],
+        kept: Duration,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<Vec<Uid>, IndexError> {
+        let work = self.index.remove_messages(tenant, mailbox, uids, kept, actor, at);
+        self.observer.observe("remove_messages", work).await
+    }
+
+    async fn deleted_messages(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        after: Uid,
+        limit: u32,
+    ) -> Result<Vec<MessageInfo>, IndexError> {
+        let work = self.index.deleted_messages(tenant, mailbox, after, limit);
+        self.observer.observe("deleted_messages", work).await
+    }
+
+    async fn restore_message(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        uid: Uid,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<RowOutcome, IndexError> {
+        let work = self.index.restore_message(tenant, mailbox, uid, actor, at);
+        self.observer.observe("restore_message", work).await
+    }
+
+    async fn expire_messages(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        limit: u32,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<u64, IndexError> {
+        let work = self.index.expire_messages(tenant, mailbox, limit, actor, at);
+        self.observer.observe("expire_messages", work).await
+    }
+
+    async fn all_tenants_expiring(
+        &self,
+        after: Option<(TenantId, MailboxId)>,
+        limit: u32,
+    ) -> Result<Vec<(TenantId, MailboxId)>, IndexError> {
+        self.observer.observe("expiring", self.index.all_tenants_expiring(after, limit)).await
+    }
+
+    async fn all_tenants_purge_deleted(&self, limit: u32) -> Result<u64, IndexError> {
+        self.observer.observe("purge_deleted", self.index.all_tenants_purge_deleted(limit)).await
+    }
+
+    async fn sessions(
+        &self,
+        tenant: Option<TenantId>,
+        after: Option<(TenantId, MailboxId)>,
+        limit: u32,
+    ) -> Result<Vec<SessionInfo>, IndexError> {
+        self.observer.observe("sessions", self.index.sessions(tenant, after, limit)).await
+    }
+
+    async fn end_session(
+        &self,
+        tenant: TenantId,
+        session: &str,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<bool, IndexError> {
+        self.observer.observe("end_session", self.index.end_session(tenant, session, actor, at)).await
+    }
+
+    async fn usage(&self, tenant: TenantId) -> Result<Usage, IndexError> {
+        self.observer.observe("usage", self.index.usage(tenant)).await
+    }
+
+    async fn heartbeat(&self, node: NodeId, name: &str, ttl: Duration) -> Result<Pulse, IndexError> {
         self.observer.observe("heartbeat", self.index.heartbeat(node, name, ttl)).await
+    }
+
+    async fn take_task(&self, task: &str, node: NodeId, ttl: Duration) -> Result<bool, IndexError> {
+        self.observer.observe("take_task", self.index.take_task(task, node, ttl)).await
     }
 
     async fn retire(&self, node: NodeId) -> Result<(), IndexError> {

@@ -1,0 +1,230 @@
+//! Certificates of tenants, by the host a client asks for.
+//!
+//! Whoever connects chooses the name, so what a name may cost is bounded: so many names are remembered, also
+//! those that are nobody's, so many are looked up at once, and none for long. Where there is no answer the node's
+//! own certificate is presented: the client sees that it is for another host, and the connection is not lost.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use maildrop::port::{BlobStore, Directory, HostCertificate};
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
+use tokio::{
+    sync::{OnceCell, Semaphore},
+    time::Instant,
+};
+use tracing::warn;
+
+use super::{Terms, TlsError};
+
+/// What the key of a certificate is sealed for; the admin API seals it for the same.
+const PURPOSE: &str = "tls";
+/// How long an answer counts: so long a certificate that was replaced, and its key, may still be in use.
+const KEPT: Duration = Duration::from_mins(1);
+/// How long a failure counts: short, for its clients see the wrong certificate; long enough that they do not each
+/// wait for a database that is away.
+const FAILURE_KEPT: Duration = Duration::from_secs(5);
+/// How many hosts are remembered. With a certificate one takes 2 KiB (P-256) to 4 KiB (RSA) and its chain; one that
+/// is nobody's, some hundreds of octets.
+const HOSTS_MAX: u64 = 10_000;
+/// How many hosts are looked up at once: half of the connections to the database that there are by default.
+const LOOKUPS_MAX: usize = 8;
+/// Longest time for a lookup, waiting for its turn included: a client that waits longer may give up.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Certificates of tenants. Cheap to clone: all share what is remembered.
+#[derive(Clone)]
+pub struct HostCertificates {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    directory: Arc<dyn Directory>,
+    blob: Arc<dyn BlobStore>,
+    /// One key of tickets for all hosts: one of each certificate's own would be lost with every new look at the
+    /// directory. No ticket of one host resumes a session with another, for the host stands in it.
+    terms: Terms,
+    hosts: moka::sync::Cache<String, Slot>,
+    lookups: Semaphore,
+}
+
+/// The place of an answer. Whoever asks while it is being looked up waits for the same one.
+type Slot = Arc<OnceCell<Answer>>;
+
+#[derive(Debug)]
+struct Answer {
+    host: Option<Arc<Host>>,
+    /// Counts until then.
+    until: Instant,
+}
+
+/// A host of a tenant.
+#[derive(Debug)]
+pub(super) struct Host {
+    /// What is negotiated with its clients.
+    pub(super) config: Arc<ServerConfig>,
+    /// The tenant's greeting, if it has one.
+    pub(super) greeting: Option<Arc<str>>,
+}
+
+/// Why a certificate cannot be presented. There is one answer to all of it.
+type Problem = Box<dyn std::error::Error + Send + Sync>;
+
+impl HostCertificates {
+    /// The certificates that `directory` knows, their keys opened by `blob`.
+    pub fn new(directory: Arc<dyn Directory>, blob: Arc<dyn BlobStore>) -> Result<Self, TlsError> {
+        let hosts = moka::sync::Cache::builder().max_capacity(HOSTS_MAX).time_to_live(KEPT).build();
+        let (terms, lookups) = (Terms::new()?, Semaphore::new(LOOKUPS_MAX));
+        Ok(Self { shared: Arc::new(Shared { directory, blob, terms, hosts, lookups }) })
+    }
+
+    /// The tenant's host of this name, if it is one and can be served.
+    pub(super) async fn get(&self, host: &str) -> Option<Arc<Host>> {
+        let slot = self
+            .shared
+            .hosts
+            .entry_by_ref(host)
+            // The cache lets go of what has grown old when it finds the time, and knows no failures.
+            .or_insert_with_if(Slot::default, |slot| slot.get().is_some_and(Answer::is_over))
+            .into_value();
+        slot.get_or_init(|| self.shared.look_up(host)).await.host.clone()
+    }
+}
+
+impl fmt::Debug for HostCertificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostCertificates").finish_non_exhaustive()
+    }
+}
+
+impl Answer {
+    fn is_over(&self) -> bool {
+        self.until <= Instant::now()
+    }
+}
+
+impl Shared {
+    async fn look_up(&self, host: &str) -> Answer {
+        let found = match tokio::time::timeout(LOOKUP_TIMEOUT, self.find(host)).await {
+            Ok(found) => found,
+            Err(elapsed) => Err(elapsed.into()),
+        };
+        match found {
+            Ok(host) => Answer { host, until: Instant::now() + KEPT },
+            Err(error) => {
+                warn!(
+                    host,
+                    error = error.as_ref() as &dyn std::error::Error,
+                    "certificate of a host cannot be had: the node's is presented"
+                );
+                Answer { host: None, until: Instant::now() + FAILURE_KEPT }
+            }
+        }
+    }
+
+    async fn find(&self, host: &str) -> Result<Option<Arc<Host>>, Problem> {
+        // All the hosts of a node that has just started are asked for at once: they wait rather than be refused.
+        let _turn = self.lookups.acquire().await?;
+        let Some(found) = self.directory.all_tenants_certificate(host).await? else { return Ok(None) };
+        let HostCertificate { tenant, key, certificate, greeting } = found;
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate.chain.as_bytes()).collect();
+        // What the reader says of a PEM it cannot read may quote it, so it is not passed on.
+        let chain = chain.map_err(|_| "chain is no PEM")?;
+        let opened = self.blob.open_secret(tenant, &key, PURPOSE, &certificate.sealed_key).await?;
+        let key = PrivateKeyDer::from_pem_slice(&opened).map_err(|_| "key is no PEM")?;
+        let config = self.terms.config(chain, key)?;
+        Ok(Some(Arc::new(Host { config: Arc::new(config), greeting: greeting.map(Arc::from) })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use blob::{BlobLayout, DiskConfig, DiskStore, Keyring, MasterKey, Packs, PacksConfig};
+    use futures_util::future::join_all;
+    use index::Sqlite;
+    use maildrop::{
+        Actor, Certificate, Domain, DomainName, State, Tenant, TenantId, TenantName, TenantSettings,
+        port::{Clock as _, SystemClock},
+    };
+
+    use super::*;
+
+    /// Certificates over an index with one, for `pop.one.test`.
+    async fn certificates(dir: &std::path::Path) -> HostCertificates {
+        let directory: Arc<dyn Directory> = Arc::new(Sqlite::open(&dir.join("index.sqlite")).await.unwrap());
+        let objects = Arc::new(DiskStore::open(DiskConfig::new(dir.join("packs"))).await.unwrap());
+        let key = MasterKey::parse("MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=").unwrap();
+        let layout = BlobLayout::new("").unwrap();
+        let blob = Packs::new(objects, Keyring::new(Arc::new(key)), layout, PacksConfig::default());
+        let actor = Actor { name: "test".into(), origin: "local".into(), request: String::new() };
+        let (id, at) = (TenantId::generate(), SystemClock.now());
+        let tenant = Tenant {
+            id,
+            name: TenantName::try_from("one").unwrap(),
+            state: State::Active,
+            revision: 1,
+            settings: TenantSettings::default(),
+            key: blob.new_tenant_key(id).unwrap(),
+            created_at: at,
+        };
+        directory.create_tenant(&tenant, &actor).await.unwrap();
+        let name = DomainName::try_from("one.test").unwrap();
+        directory
+            .create_domain(id, &Domain { name, alias_of: None, created_at: at }, false, &actor)
+            .await
+            .unwrap();
+        let host = "pop.one.test".to_owned();
+        let made = rcgen::generate_simple_self_signed([host.clone()]).unwrap();
+        let pem = made.signing_key.serialize_pem();
+        let sealed_key = blob.seal_secret(id, &tenant.key, PURPOSE, pem.as_bytes()).await.unwrap();
+        let not_after = at + time::Duration::DAY;
+        let certificate = Certificate { host, chain: made.cert.pem(), sealed_key, not_after, created_at: at };
+        directory.put_certificate(id, &certificate, &actor).await.unwrap();
+        HostCertificates::new(directory, Arc::new(blob)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn who_asks_at_the_same_time_gets_the_same_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let certificates = certificates(dir.path()).await;
+        // More than there are turns, so they cannot all have one.
+        let hosts = join_all((0..3 * LOOKUPS_MAX).map(|_| certificates.get("pop.one.test"))).await;
+        let first = hosts[0].clone().unwrap();
+        assert!(hosts.iter().flatten().all(|host| Arc::ptr_eq(host, &first)));
+        assert_eq!(hosts.iter().flatten().count(), hosts.len());
+    }
+
+    #[tokio::test]
+    async fn more_than_can_be_looked_up_at_once_wait_their_turn() {
+        let dir = tempfile::tempdir().unwrap();
+        let certificates = certificates(dir.path()).await;
+        let nobodys: Vec<_> = (0..100).map(|i| format!("{i}.other.test")).collect();
+        let all = join_all(nobodys.iter().map(|host| certificates.get(host)));
+        let (none, one) = tokio::join!(all, certificates.get("pop.one.test"));
+        assert!(none.iter().all(Option::is_none) && one.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_names_is_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let certificates = certificates(dir.path()).await;
+        let shared = &certificates.shared;
+        // The database answers nobody.
+        let turns = shared.lookups.acquire_many(LOOKUPS_MAX as u32).await.unwrap();
+        tokio::time::pause();
+        let start = Instant::now();
+        let names: Vec<_> = (0..2 * HOSTS_MAX).map(|i| format!("{i}.one.test")).collect();
+        let flood = join_all(names.iter().map(|name| certificates.get(name)));
+        let (flood, one) = tokio::join!(flood, certificates.get("pop.one.test"));
+        assert!(flood.iter().all(Option::is_none) && one.is_none());
+        assert!(start.elapsed() < LOOKUP_TIMEOUT + Duration::from_millis(10), "{:?}", start.elapsed());
+        shared.hosts.run_pending_tasks();
+        assert!(shared.hosts.entry_count() <= HOSTS_MAX, "{}", shared.hosts.entry_count());
+        drop(turns);
+        tokio::time::advance(FAILURE_KEPT).await;
+        tokio::time::resume();
+        assert!(certificates.get("pop.one.test").await.is_some(), "a failure soon counts no more");
+    }
+}

@@ -1,0 +1,223 @@
+//! What has to be done that nobody asks for: old messages expire, deleted ones are forgotten, tenants that were
+//! deleted vanish.
+//!
+//! One node of the cluster does it at a time. Everything is done in small steps that can be broken off and
+//! taken up again, by this node or another.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::{Either, select};
+use time::OffsetDateTime;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use crate::{
+    Actor, MailboxId, NodeId, TenantId,
+    port::{BlobError, BlobStore, Directory, Index, IndexError, Records, TenantDeletion},
+};
+
+/// The task one node at a time has.
+const TASK: &str = "housekeeping";
+/// Rows of one step: a transaction of some ten milliseconds.
+const STEP: u32 = 500;
+/// Mailboxes read in one go when expiring.
+const PAGE: u32 = 500;
+/// Answers to repeated requests are kept for so long.
+const CLAIMS_KEPT: time::Duration = time::Duration::DAY;
+/// Deletions of tenants seen to in one round.
+const DELETIONS: u32 = 100;
+
+/// When housekeeping is done.
+#[derive(Clone, Copy, Debug)]
+pub struct HousekeepingConfig {
+    /// Pause between two rounds. Default: 1 min.
+    pub interval: Duration,
+    /// Time between two searches for messages that expire. Default: 1 h.
+    pub expiry_interval: Duration,
+    /// A tenant's deletion is not finished sooner than this after it began: by then what was on its way to it
+    /// has come, and gone. Default: 2 min.
+    pub deletion_grace: Duration,
+}
+
+impl Default for HousekeepingConfig {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_mins(1),
+            expiry_interval: Duration::from_hours(1),
+            deletion_grace: Duration::from_mins(2),
+        }
+    }
+}
+
+/// The housekeeping of a node.
+#[derive(Clone, Debug)]
+pub struct Housekeeping {
+    /// For deletions of tenants.
+    pub directory: Arc<dyn Directory>,
+    /// For messages, and for the task.
+    pub index: Arc<dyn Index>,
+    /// For answers to repeated requests.
+    pub records: Arc<dyn Records>,
+    /// For the objects of deleted tenants.
+    pub blob: Arc<dyn BlobStore>,
+    /// The node.
+    pub node: NodeId,
+    /// Its name, for the audit log.
+    pub name: String,
+    /// When it is done.
+    pub config: HousekeepingConfig,
+}
+
+/// Why a round was broken off.
+#[derive(Debug, thiserror::Error)]
+enum BrokenOff {
+    /// Another node took the task over.
+    #[error("another node has taken over")]
+    Lost,
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+}
+
+impl Housekeeping {
+    /// Does it until `end` resolves; what is under way then is broken off between two steps.
+    pub async fn run(self, end: impl Future<Output = ()> + Send) {
+        let mut end = std::pin::pin!(end);
+        let mut expired_at: Option<Instant> = None;
+        loop {
+            let pause = std::pin::pin!(tokio::time::sleep(self.config.interval));
+            if let Either::Left(_) = select(end.as_mut(), pause).await {
+                return;
+            }
+            let due = expired_at.is_none_or(|at| at.elapsed() >= self.config.expiry_interval);
+            let round = std::pin::pin!(self.round(due));
+            match select(end.as_mut(), round).await {
+                Either::Left(_) => return,
+                Either::Right((Ok(true), _)) if due => expired_at = Some(Instant::now()),
+                Either::Right((Ok(_), _)) => {}
+                Either::Right((Err(error), _)) => {
+                    warn!(error = &error as &dyn std::error::Error, "housekeeping was broken off");
+                }
+            }
+        }
+    }
+
+    /// One round; `false` where another node does it, or something of it was not done.
+    async fn round(&self, expire: bool) -> Result<bool, BrokenOff> {
+        if !self.take_task().await? {
+            return Ok(false);
+        }
+        // What one of them meets must not keep the others from being done.
+        let mut complete = true;
+        let mut see_to = |what: &str, done: Result<(), BrokenOff>| match done {
+            Ok(()) => Ok(()),
+            Err(BrokenOff::Lost) => Err(BrokenOff::Lost),
+            Err(error) => {
+                warn!(error = &error as &dyn std::error::Error, "housekeeping: {what} was broken off");
+                complete = false;
+                Ok(())
+            }
+        };
+        see_to("forgetting deleted messages", self.purge().await)?;
+        see_to("forgetting answers", self.forget_claims().await)?;
+        if expire {
+            see_to("expiring messages", self.expire().await)?;
+        }
+        for deletion in self.directory.all_tenants_deletions(false, DELETIONS).await? {
+            see_to("deleting a tenant", self.delete_tenant(deletion).await)?;
+        }
+        Ok(complete)
+    }
+
+    async fn purge(&self) -> Result<(), BrokenOff> {
+        while self.index.all_tenants_purge_deleted(STEP).await? == u64::from(STEP) {
+            self.keep_task().await?;
+        }
+        Ok(())
+    }
+
+    async fn forget_claims(&self) -> Result<(), BrokenOff> {
+        let old = OffsetDateTime::now_utc() - CLAIMS_KEPT;
+        while self.records.forget_claims(old, STEP).await? == u64::from(STEP) {
+            self.keep_task().await?;
+        }
+        Ok(())
+    }
+
+    /// The lease outlasts a slow step, and a node that died is replaced within some rounds.
+    async fn take_task(&self) -> Result<bool, IndexError> {
+        let ttl = (self.config.interval * 3).max(Duration::from_secs(30));
+        self.index.take_task(TASK, self.node, ttl).await
+    }
+
+    async fn keep_task(&self) -> Result<(), BrokenOff> {
+        if self.take_task().await? { Ok(()) } else { Err(BrokenOff::Lost) }
+    }
+
+    /// Rows first, so that nothing points at the objects; then the objects; the name last.
+    async fn delete_tenant(&self, deletion: TenantDeletion) -> Result<(), BrokenOff> {
+        let tenant = deletion.tenant;
+        loop {
+            let done = self.directory.continue_tenant_deletion(tenant, STEP, 0).await?;
+            if done.is_none_or(|done| !done.rows_left) {
+                break;
+            }
+            self.keep_task().await?;
+        }
+        loop {
+            let objects = self.blob.purge(tenant).await?;
+            if objects == 0 {
+                break;
+            }
+            debug!(%tenant, objects, "objects of a deleted tenant were deleted");
+            self.directory.continue_tenant_deletion(tenant, STEP, objects).await?;
+            self.keep_task().await?;
+        }
+        let now = OffsetDateTime::now_utc();
+        if deletion.begun_at + self.config.deletion_grace <= now {
+            // What came while it was going on.
+            let left = self.directory.continue_tenant_deletion(tenant, STEP, 0).await?;
+            if left.is_some_and(|left| !left.rows_left) {
+                self.directory.finish_tenant_deletion(tenant, now).await?;
+                info!(%tenant, name = %deletion.name, "tenant was deleted");
+            }
+        }
+        Ok(())
+    }
+
+    async fn expire(&self) -> Result<(), BrokenOff> {
+        let actor = Actor { name: "retention".into(), origin: self.name.clone(), request: String::new() };
+        let mut after: Option<(TenantId, MailboxId)> = None;
+        loop {
+            let page = self.index.all_tenants_expiring(after, PAGE).await?;
+            for (tenant, mailbox) in &page {
+                self.expire_mailbox(*tenant, *mailbox, &actor).await?;
+            }
+            match page.last() {
+                Some(last) if page.len() == PAGE as usize => after = Some(*last),
+                _ => return Ok(()),
+            }
+            self.keep_task().await?;
+        }
+    }
+
+    async fn expire_mailbox(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        actor: &Actor,
+    ) -> Result<(), BrokenOff> {
+        loop {
+            let at = OffsetDateTime::now_utc();
+            let gone = self.index.expire_messages(tenant, mailbox, STEP, actor, at).await?;
+            if gone > 0 {
+                info!(%tenant, %mailbox, messages = gone, "messages have expired");
+            }
+            if gone < u64::from(STEP) {
+                return Ok(());
+            }
+            self.keep_task().await?;
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! What a tenant's mail may do: limits of the tenant as a whole, and the policy of its mailboxes.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Limits of a tenant as a whole, over all of its mailboxes and all nodes. What is absent is not limited.
+///
+/// Rates are shared between the nodes that live: each grants its part.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct TenantLimits {
+    /// Logged-in sessions at once, on all nodes together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sessions_max: Option<u32>,
+    /// Logins with the right password, per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logins_per_second: Option<u32>,
+    /// Octets sent to clients, per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub octets_out_per_second: Option<u64>,
+    /// Octets sent to clients, per day (UTC).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub octets_out_per_day: Option<u64>,
+    /// Recipients that mail is taken for, per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deliveries_per_second: Option<u32>,
+    /// Days that deleted messages are kept at most, whatever policies say: no quota counts them. Default: 30.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(maximum = 36500))]
+    pub kept_days_max: Option<u32>,
+}
+
+/// The policy of a mailbox. A field that is absent is inherited: a mailbox's from its tenant, a tenant's from
+/// the built-in default that each field names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Policy {
+    /// Whether POP3 may be used. Default: yes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pop3: Option<bool>,
+    /// Whether a login without TLS is taken, where the listener would take it. Default: yes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plaintext_login: Option<bool>,
+    /// The ways to log in that are taken. Default: all that the listener offers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub login_mechanisms: Option<Vec<LoginMechanism>>,
+    /// Logins to one mailbox with the right password, per minute. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logins_per_minute: Option<u32>,
+    /// The least seconds between two logins, announced as LOGIN-DELAY (RFC 2449 §6.5). Default: 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(maximum = 86400))]
+    pub login_delay_secs: Option<u32>,
+    /// Octets sent to the clients of one mailbox, per second. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub octets_out_per_second: Option<u64>,
+    /// Octets sent to the clients of one mailbox, per day (UTC). Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub octets_out_per_day: Option<u64>,
+    /// Messages that one mailbox takes, per minute. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deliveries_per_minute: Option<u32>,
+    /// The largest message taken, in octets. Default: the listener's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message_octets_max: Option<u64>,
+    /// After so many days a message is removed, announced as EXPIRE (RFC 2449 §6.7). Default: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(minimum = 1, maximum = 36500))]
+    pub expire_days: Option<u32>,
+    /// What DELE means. Default: `delete`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dele: Option<DeleMeaning>,
+    /// With `dele` = `hide`: days that a deleted message is kept, out of sight. Default: 30.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(minimum = 1, maximum = 36500))]
+    pub hide_days: Option<u32>,
+    /// Days that a deleted message can be restored. Default: 0, not at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(maximum = 36500))]
+    pub undelete_days: Option<u32>,
+    /// The text of the greeting, where the certificate asked for (SNI) tells the tenant. Default: the node's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(max_length = 200))]
+    pub greeting: Option<String>,
+    /// What LMTP says of a suspended mailbox. Default: `permanent`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suspended_reply: Option<SuspendedReply>,
+    /// What is bent for clients that need it. Default: nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_workarounds: Option<Vec<ClientWorkaround>>,
+}
+
+/// A way to log in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub enum LoginMechanism {
+    /// USER and PASS (RFC 1939 §7).
+    #[serde(rename = "USER")]
+    User,
+    /// APOP (RFC 1939 §7).
+    #[serde(rename = "APOP")]
+    Apop,
+    /// SASL PLAIN (RFC 4616).
+    #[serde(rename = "PLAIN")]
+    Plain,
+    /// SASL LOGIN.
+    #[serde(rename = "LOGIN")]
+    Login,
+    /// SASL SCRAM-SHA-256 (RFC 7677), with channel binding or without.
+    #[serde(rename = "SCRAM-SHA-256")]
+    ScramSha256,
+    /// SASL OAUTHBEARER (RFC 7628).
+    #[serde(rename = "OAUTHBEARER")]
+    OauthBearer,
+    /// SASL XOAUTH2.
+    #[serde(rename = "XOAUTH2")]
+    Xoauth2,
+}
+
+/// What DELE and QUIT do to a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum DeleMeaning {
+    /// It is deleted; it can be restored for [`Policy::undelete_days`].
+    #[default]
+    Delete,
+    /// It is hidden from its owner and kept for [`Policy::hide_days`].
+    Hide,
+}
+
+/// What LMTP says of a suspended mailbox.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum SuspendedReply {
+    /// `550 5.2.1`: the sender gets the message back.
+    #[default]
+    Permanent,
+    /// `450 4.2.1`: the sender keeps it and tries again.
+    Temporary,
+}
+
+/// What is bent for a client that needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum ClientWorkaround {
+    /// NUL octets are sent as 0x80: old Outlook takes a NUL for the end of the message.
+    OutlookNoNuls,
+}
+
+/// The rules a mailbox lives under: its tenant's limits, and its own policy with the tenant's where it has none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// The tenant's limits.
+    pub tenant: TenantLimits,
+    /// The mailbox's policy, what it inherits filled in.
+    pub mailbox: Policy,
+}
+
+/// Days that deleted messages are kept at most where the tenant's limits do not say.
+const KEPT_DAYS_MAX: u32 = 30;
+/// Days that `hide` keeps a message where the policy does not say.
+const HIDE_DAYS: u32 = 30;
+
+impl Policy {
+    /// This policy, with `other`'s fields where it has none.
+    #[must_use]
+    pub fn or(&self, other: &Self) -> Self {
+        Self {
+            pop3: self.pop3.or(other.pop3),
+            plaintext_login: self.plaintext_login.or(other.plaintext_login),
+            login_mechanisms: self.login_mechanisms.clone().or_else(|| other.login_mechanisms.clone()),
+            logins_per_minute: self.logins_per_minute.or(other.logins_per_minute),
+            login_delay_secs: self.login_delay_secs.or(other.login_delay_secs),
+            octets_out_per_second: self.octets_out_per_second.or(other.octets_out_per_second),
+            octets_out_per_day: self.octets_out_per_day.or(other.octets_out_per_day),
+            deliveries_per_minute: self.deliveries_per_minute.or(other.deliveries_per_minute),
+            message_octets_max: self.message_octets_max.or(other.message_octets_max),
+            expire_days: self.expire_days.or(other.expire_days),
+            dele: self.dele.or(other.dele),
+            hide_days: self.hide_days.or(other.hide_days),
+            undelete_days: self.undelete_days.or(other.undelete_days),
+            greeting: self.greeting.clone().or_else(|| other.greeting.clone()),
+            suspended_reply: self.suspended_reply.or(other.suspended_reply),
+            client_workarounds: self.client_workarounds.clone().or_else(|| other.client_workarounds.clone()),
+        }
+    }
+
+    /// What of it is out of bounds, if anything: the field and why.
+    pub fn problem(&self) -> Option<(&'static str, &'static str)> {
+        let days = |days: Option<u32>, least| days.is_some_and(|days| days < least || days > DAYS_MAX);
+        let octets = |octets: Option<u64>| octets.is_some_and(|octets| octets > OCTETS_MAX);
+        if days(self.expire_days, 1) {
+            return Some(("expire_days", "is 1 to 36500 days"));
+        }
+        if days(self.hide_days, 1) {
+            return Some(("hide_days", "is 1 to 36500 days"));
+        }
+        if days(self.undelete_days, 0) {
+            return Some(("undelete_days", "is 0 to 36500 days"));
+        }
+        if self.login_delay_secs.is_some_and(|secs| secs > LOGIN_DELAY_MAX) {
+            return Some(("login_delay_secs", "is a day (86400) at most"));
+        }
+        if octets(self.octets_out_per_second) {
+            return Some(("octets_out_per_second", "is less than 2^63"));
+        }
+        if octets(self.octets_out_per_day) {
+            return Some(("octets_out_per_day", "is less than 2^63"));
+        }
+        if octets(self.message_octets_max) {
+            return Some(("message_octets_max", "is less than 2^63"));
+        }
+        let bad_text = |text: &String| text.len() > GREETING_OCTETS_MAX || text.chars().any(char::is_control);
+        if self.greeting.as_ref().is_some_and(bad_text) {
+            return Some(("greeting", "is one line of 200 octets at most"));
+        }
+        None
+    }
+
+    /// Whether this way to log in is taken.
+    pub fn takes(&self, mechanism: LoginMechanism) -> bool {
+        self.login_mechanisms.as_ref().is_none_or(|taken| taken.contains(&mechanism))
+    }
+
+    /// Whether this workaround is wanted.
+    pub fn bends(&self, workaround: ClientWorkaround) -> bool {
+        self.client_workarounds.as_ref().is_some_and(|wanted| wanted.contains(&workaround))
+    }
+}
+
+impl Rules {
+    /// How long a message deleted by its owner is kept, to be restored; zero for not at all.
+    pub fn kept(&self) -> Duration {
+        let hidden = match self.mailbox.dele.unwrap_or_default() {
+            DeleMeaning::Delete => 0,
+            DeleMeaning::Hide => self.mailbox.hide_days.unwrap_or(HIDE_DAYS),
+        };
+        self.at_most(hidden.max(self.mailbox.undelete_days.unwrap_or(0)))
+    }
+
+    /// How long a message removed by somebody else is kept, to be restored.
+    pub fn undelete_window(&self) -> Duration {
+        self.at_most(self.mailbox.undelete_days.unwrap_or(0))
+    }
+
+    fn at_most(&self, days: u32) -> Duration {
+        Duration::from_hours(24) * days.min(self.tenant.kept_days_max.unwrap_or(KEPT_DAYS_MAX))
+    }
+}
+
+impl TenantLimits {
+    /// What of it is out of bounds, if anything: the field and why.
+    pub fn problem(&self) -> Option<(&'static str, &'static str)> {
+        let octets = |octets: Option<u64>| octets.is_some_and(|octets| octets > OCTETS_MAX);
+        if octets(self.octets_out_per_second) {
+            return Some(("octets_out_per_second", "is less than 2^63"));
+        }
+        if self.kept_days_max.is_some_and(|days| days > DAYS_MAX) {
+            return Some(("kept_days_max", "is 0 to 36500 days"));
+        }
+        octets(self.octets_out_per_day).then_some(("octets_out_per_day", "is less than 2^63"))
+    }
+}
+
+/// A hundred years.
+const DAYS_MAX: u32 = 36_500;
+/// A day.
+const LOGIN_DELAY_MAX: u32 = 86_400;
+/// What databases hold.
+const OCTETS_MAX: u64 = i64::MAX as u64;
+/// What fits a greeting with room for the rest (RFC 2449 §4).
+const GREETING_OCTETS_MAX: usize = 200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mailbox_overrides_its_tenant() {
+        let tenant = Policy { pop3: Some(true), expire_days: Some(30), ..Policy::default() };
+        let mailbox = Policy { expire_days: Some(7), ..Policy::default() };
+        let merged = mailbox.or(&tenant);
+        assert_eq!((merged.pop3, merged.expire_days, merged.dele), (Some(true), Some(7), None));
+    }
+
+    #[test]
+    fn deletion_keeps_for_as_long_as_any_rule_says() {
+        let days = |days| Duration::from_hours(24) * days;
+        let mut rules = Rules::default();
+        assert_eq!(rules.kept(), Duration::ZERO);
+        rules.mailbox.undelete_days = Some(3);
+        assert_eq!((rules.kept(), rules.undelete_window()), (days(3), days(3)));
+        rules.mailbox.dele = Some(DeleMeaning::Hide);
+        assert_eq!(rules.kept(), days(30));
+        rules.mailbox.hide_days = Some(1);
+        assert_eq!(rules.kept(), days(3));
+        rules.mailbox.undelete_days = Some(365);
+        assert_eq!(rules.kept(), days(30), "the tenant's limit");
+        rules.tenant.kept_days_max = Some(100);
+        assert_eq!(rules.undelete_window(), days(100));
+    }
+
+    #[test]
+    fn json_is_strict_and_says_only_what_is_set() {
+        let policy: Policy =
+            serde_json::from_str(r#"{"dele":"hide","login_mechanisms":["USER","SCRAM-SHA-256"]}"#).unwrap();
+        assert!(policy.takes(LoginMechanism::ScramSha256) && !policy.takes(LoginMechanism::Plain));
+        let text = serde_json::to_string(&policy).unwrap();
+        assert_eq!(text, r#"{"login_mechanisms":["USER","SCRAM-SHA-256"],"dele":"hide"}"#);
+        assert!(serde_json::from_str::<Policy>(r#"{"expire":1}"#).is_err());
+        assert!(serde_json::from_str::<TenantLimits>(r#"{"sessions_max":-1}"#).is_err());
+    }
+
+    #[test]
+    fn values_out_of_bounds_are_named() {
+        let problem = |policy: Policy| policy.problem().map(|(field, _)| field);
+        assert_eq!(problem(Policy::default()), None);
+        assert_eq!(problem(Policy { expire_days: Some(0), ..Policy::default() }), Some("expire_days"));
+        assert_eq!(
+            problem(Policy { greeting: Some("a\r\nb".into()), ..Policy::default() }),
+            Some("greeting")
+        );
+        let octets = Policy { message_octets_max: Some(u64::MAX), ..Policy::default() };
+        assert_eq!(problem(octets), Some("message_octets_max"));
+    }
+}
