@@ -11,18 +11,23 @@
 )]
 
 mod admin;
+mod bulk;
 mod clients;
 mod cluster;
 mod configuration;
 mod dev;
 mod drain;
+mod fairness;
 mod faults;
+mod isolation;
 mod lmtp;
 mod logs;
 mod metrics;
+mod openapi;
 mod pop3;
 mod secrets;
 mod storm;
 mod support;
 mod telemetry;
+mod tenancy;
 mod tls;

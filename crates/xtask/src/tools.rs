@@ -40,6 +40,11 @@ pub(crate) fn for_tests(layout: &Layout) -> anyhow::Result<Servers> {
     provide(layout, &MAIL_TOOLS)
 }
 
+/// Finds or installs schemathesis.
+pub(crate) fn schemathesis(layout: &Layout) -> anyhow::Result<PathBuf> {
+    venv::schemathesis(layout)
+}
+
 /// Finds or installs the servers, and these programs (with their packages).
 pub(crate) fn provide(layout: &Layout, programs: &[(&str, &str)]) -> anyhow::Result<Servers> {
     let mut missing: Vec<&str> =

@@ -10,6 +10,7 @@
 //! | `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` | the same, where the AWS chain looks |
 //! | `POSTERN_TEST_PG_BIN` | directory of PostgreSQL's programs, to start a server of one's own |
 //! | `POSTERN_TEST_WEED` | SeaweedFS's binary, to start a server of one's own |
+//! | `POSTERN_TEST_SCHEMATHESIS` | schemathesis, to try the admin API by its OpenAPI document |
 //! | `POSTERN_TEST_BIN` | the built `postern` |
 //! | `POSTERN_TEST_TMP` | a fresh directory, removed after a run that passed |
 
@@ -47,7 +48,8 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> anyhow::Result<ExitCode> {
     command.args(["build", "--package", "postern"]);
     let mut build = Group::spawn(&mut command, libc::SIGTERM, libc::SIGTERM)?;
     let servers = tools::for_tests(layout)?;
-    let fixture = Fixture::start(&dir, &servers)?;
+    let schemathesis = tools::schemathesis(layout)?;
+    let fixture = Fixture::start(&dir, &servers, schemathesis)?;
     let status = build.wait()?;
     if !status.success() {
         println!("xtask test: FAILED: postern does not build");
@@ -98,16 +100,17 @@ impl Runner {
 struct Fixture {
     postgres: Postgres,
     seaweed: Seaweed,
+    schemathesis: std::path::PathBuf,
     tmp: std::path::PathBuf,
 }
 
 impl Fixture {
-    fn start(dir: &RunDir, servers: &Servers) -> anyhow::Result<Self> {
+    fn start(dir: &RunDir, servers: &Servers, schemathesis: std::path::PathBuf) -> anyhow::Result<Self> {
         let tmp = dir.path().join("tmp");
         fs::create_dir(&tmp).context("create directory for tests")?;
         let seaweed = Seaweed::start(&servers.weed, dir.path().join("s3"))?;
         let postgres = Postgres::start(PostgresOptions::new(&servers.postgres_bin, dir.path().join("pg")))?;
-        Ok(Self { postgres, seaweed, tmp })
+        Ok(Self { postgres, seaweed, schemathesis, tmp })
     }
 
     fn run(
@@ -133,6 +136,7 @@ impl Fixture {
             .env("AWS_SECRET_ACCESS_KEY", ADMIN_SECRET)
             .env("POSTERN_TEST_PG_BIN", &servers.postgres_bin)
             .env("POSTERN_TEST_WEED", &servers.weed)
+            .env("POSTERN_TEST_SCHEMATHESIS", &self.schemathesis)
             .env("POSTERN_TEST_BIN", binary)
             .env("POSTERN_TEST_TMP", &self.tmp);
     }

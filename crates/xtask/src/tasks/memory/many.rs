@@ -114,19 +114,23 @@ fn explain(node: &Node) -> anyhow::Result<()> {
     let ids = node.postgres.sql(
         "postern",
         &format!(
-            "SELECT tenant_id, mailbox_id, credential_version FROM mailboxes WHERE address = '{address}'"
+            "SELECT b.tenant_id, b.mailbox_id, t.revision, b.credential_version \
+               FROM mailboxes b JOIN tenants t ON t.tenant_id = b.tenant_id WHERE b.address = '{address}'"
         ),
     )?;
     let mut ids = ids.split('|').map(str::to_owned);
     let mut next = || ids.next().with_context(|| format!("read {mailbox}"));
-    let (tenant, id, version) = (next()?, next()?, next()?);
-    let asked = format!("unnest('{{{tenant}}}'::uuid[], '{{{id}}}'::uuid[], '{{{version}}}'::bigint[])");
+    let (tenant, id, revision, version) = (next()?, next()?, next()?, next()?);
+    let asked = format!(
+        "unnest('{{{tenant}}}'::uuid[], '{{{id}}}'::uuid[], '{{{revision}}}'::bigint[], '{{{version}}}'::bigint[])"
+    );
     let statements = [
         (
             "the whole call of login: lock and counters",
             format!(
                 "SELECT * FROM open_maildrops((SELECT node_id FROM nodes ORDER BY expires_at DESC LIMIT 1), \
-                 '{{{tenant}}}', '{{{id}}}', '{{{version}}}', ARRAY[gen_random_uuid()], interval '10 s')"
+                 '{{{tenant}}}', '{{{id}}}', '{{{revision}}}', '{{{version}}}', ARRAY[gen_random_uuid()], \
+                 '{{explained}}', '{{local}}', '{{0}}', '{{NULL}}', interval '10 s')"
             ),
         ),
         (
@@ -134,9 +138,10 @@ fn explain(node: &Node) -> anyhow::Result<()> {
             format!(
                 "INSERT INTO maildrop_locks AS l (tenant_id, mailbox_id, token, node_id) \
                  SELECT r.tenant, r.mailbox, gen_random_uuid(), gen_random_uuid() \
-                   FROM {asked} AS r (tenant, mailbox, version) \
+                   FROM {asked} AS r (tenant, mailbox, revision, version) \
                    JOIN mailboxes b ON b.tenant_id = r.tenant AND b.mailbox_id = r.mailbox \
                                    AND b.credential_version = r.version \
+                   JOIN tenants t ON t.tenant_id = r.tenant AND t.revision = r.revision \
                   ORDER BY r.tenant, r.mailbox \
                      ON CONFLICT (tenant_id, mailbox_id) DO UPDATE \
                     SET token = excluded.token, node_id = excluded.node_id \
@@ -147,8 +152,9 @@ fn explain(node: &Node) -> anyhow::Result<()> {
             "inside it: the counters that STAT answers with",
             format!(
                 "SELECT l.token, b.message_count, b.octets, b.next_uid \
-                   FROM {asked} AS r (tenant, mailbox, version) \
+                   FROM {asked} AS r (tenant, mailbox, revision, version) \
                    LEFT JOIN mailboxes b ON b.tenant_id = r.tenant AND b.mailbox_id = r.mailbox \
+                   LEFT JOIN tenants t ON t.tenant_id = r.tenant \
                    LEFT JOIN maildrop_locks l ON l.tenant_id = r.tenant AND l.mailbox_id = r.mailbox"
             ),
         ),
