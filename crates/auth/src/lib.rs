@@ -60,21 +60,20 @@ pub struct Authenticator {
     directory: Arc<dyn Directory>,
     hasher: Hasher,
     verified: VerifiedCache,
-    turns: FairGate,
     asking: FairGate,
 }
 
 impl Authenticator {
-    /// An authenticator over these accounts. `turns` bounds what is hashed at once, `asking` what is looked up;
-    /// both are fair, the one between tenants, the other between domains.
+    /// An authenticator over these accounts. `asking` bounds how many are looked up at once, fairly between
+    /// domains; the hasher has turns of its own. No other turn is held while one waits for a hash, which takes
+    /// longer than anything else.
     pub fn new(
         directory: Arc<dyn Directory>,
         hasher: Hasher,
         verified: VerifiedCache,
-        turns: FairGate,
         asking: FairGate,
     ) -> Self {
-        Self { directory, hasher, verified, turns, asking }
+        Self { directory, hasher, verified, asking }
     }
 
     /// Verifies a login name and password.
@@ -134,9 +133,6 @@ impl Authenticator {
         }
         let tenant = account.as_ref().map(|account| account.tenant);
         let hash = account.as_ref().and_then(|account| account.password_hash.clone());
-        // Unknown users are one party, however many domains are tried.
-        let turn = self.turns.acquire(tenant.unwrap_or_else(|| party_of(""))).await;
-        let _turn = turn.map_err(|_| AuthError::Unavailable(None))?;
         let verdict = self.hasher.verify(tenant, password.clone(), hash).await;
         let verdict = verdict.ok_or(AuthError::Unavailable(None))?;
         match (account, address, verdict) {
@@ -152,8 +148,8 @@ impl Authenticator {
     }
 
     async fn look_up(&self, address: &Address) -> Result<Option<Account>, AuthError> {
-        let turn = self.asking.acquire(party_of(address.domain())).await;
-        let _turn = turn.map_err(|_| AuthError::Unavailable(None))?;
+        let turn = self.asking.turn(party_of(address.domain())).await;
+        let _turn = turn.ok_or(AuthError::Unavailable(None))?;
         let looked_up = self.directory.all_tenants_account(address).await;
         looked_up.map_err(|error| AuthError::Unavailable(Some(error)))
     }

@@ -45,8 +45,8 @@ async fn after_a_good_login_and_no_other() {
 
     let hasher = Hasher::new(HasherConfig { memory_kib: 64, passes: 1, ..HasherConfig::default() }).unwrap();
     let verified = VerifiedCache::new(10, Duration::from_mins(1));
-    let gate = || FairGate::new(10, 10);
-    let authenticator = Authenticator::new(Arc::clone(&store.directory), hasher, verified, gate(), gate());
+    let authenticator =
+        Authenticator::new(Arc::clone(&store.directory), hasher, verified, FairGate::new(10, 10));
     let password = |text: &str| Password::new(text.as_bytes().to_vec());
     let stored = async || {
         let account = store.directory.all_tenants_account(&address).await.unwrap().unwrap();

@@ -88,13 +88,7 @@ async fn serve(dir: &Path, drain: &Drain) -> std::path::PathBuf {
     let verified = VerifiedCache::new(10, Duration::from_hours(1));
     let service = Pop3Service::new(
         Pop3Config::new("pop.test"),
-        Authenticator::new(
-            Arc::clone(&store.directory),
-            hasher,
-            verified,
-            FairGate::new(10, 10),
-            FairGate::new(10, 10),
-        ),
+        Authenticator::new(Arc::clone(&store.directory), hasher, verified, FairGate::new(10, 10)),
         maildrops,
         None,
         Tenancy {

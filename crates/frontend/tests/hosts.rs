@@ -184,7 +184,6 @@ fn service(store: &Store, blob: &Arc<dyn BlobStore>, identity: TlsIdentity) -> P
             hasher,
             VerifiedCache::new(10, Duration::from_hours(1)),
             FairGate::new(10, 10),
-            FairGate::new(10, 10),
         ),
         Maildrops::new(
             Arc::clone(&store.index),

@@ -119,8 +119,8 @@ impl Deliveries {
         address: Address,
         announced: Option<u64>,
     ) -> Result<RecipientCheck, IndexError> {
-        let turn = self.asking.acquire(party_of(address.domain())).await;
-        let turn = turn.map_err(|overloaded| IndexError::Unreached(Box::new(overloaded)))?;
+        let turn = self.asking.turn(party_of(address.domain())).await;
+        let turn = turn.ok_or_else(|| IndexError::Unreached("too many recipients wait".into()))?;
         let found = self.directory.all_tenants_recipients(std::slice::from_ref(&address)).await?;
         drop(turn);
         let Some(Some(found)) = found.into_iter().next() else { return Ok(RecipientCheck::Unknown) };
@@ -239,7 +239,7 @@ impl Delivery {
         self.measure.update(chunk);
         for share in &mut self.shares {
             let Ok(writer) = &mut share.writer else { continue };
-            let Ok(_turn) = self.turns.acquire(share.tenant).await else {
+            let Some(_turn) = self.turns.turn(share.tenant).await else {
                 warn!(tenant = %share.tenant, "too many messages wait to be stored");
                 share.writer = Err(Some(Outcome::Temporary));
                 continue;
@@ -280,7 +280,7 @@ impl Share {
         received_at: OffsetDateTime,
     ) -> Vec<Outcome> {
         let rows = self.recipients.len();
-        let Ok(_turn) = turns.acquire(self.tenant).await else {
+        let Some(_turn) = turns.turn(self.tenant).await else {
             warn!(tenant = %self.tenant, "too many messages wait to be stored");
             return vec![Outcome::Temporary; rows];
         };

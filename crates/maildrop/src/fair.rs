@@ -31,6 +31,9 @@ pub struct FairGate {
 /// A tenant counts as at work for so long after it was.
 const ACTIVE: Duration = Duration::from_secs(1);
 
+/// Longest wait for a [`FairGate::turn`].
+const TURN_MAX: Duration = Duration::from_secs(10);
+
 /// Leave to work, until dropped.
 #[derive(Debug)]
 pub struct FairPermit {
@@ -133,6 +136,12 @@ impl FairGate {
         let permit = turn.await.map_err(|_| Overloaded);
         place.id = None;
         permit
+    }
+
+    /// As [`acquire`](Self::acquire), for so long as a client can be kept waiting: `None` where too many wait,
+    /// or the turn does not come within ten seconds.
+    pub async fn turn(&self, tenant: TenantId) -> Option<FairPermit> {
+        tokio::time::timeout(TURN_MAX, self.acquire(tenant)).await.ok()?.ok()
     }
 
     /// How busy it is now.

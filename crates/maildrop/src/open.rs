@@ -51,9 +51,6 @@ struct Shared {
     reading: FairGate,
 }
 
-/// Longest wait for a turn.
-const TURN_MAX: Duration = Duration::from_secs(10);
-
 /// The right to open a maildrop, as of when it was verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
@@ -132,7 +129,7 @@ impl Retrieved {
     /// The next of the stored octets, when the tenant's turn comes: reading on costs as much as beginning to.
     /// Nothing is held while the caller sends them.
     pub async fn next(&mut self) -> Option<Result<Bytes, BlobError>> {
-        let Some(_turn) = turn(&self.reading, self.tenant).await else {
+        let Some(_turn) = self.reading.turn(self.tenant).await else {
             return Some(Err(BlobError::Unavailable("too much waits for its turn".to_owned())));
         };
         self.body.next().await
@@ -255,7 +252,7 @@ impl Shared {
         row: &MessageRow,
         plan: Read,
     ) -> Result<Retrieved, RetrieveError> {
-        let Some(turn) = turn(&self.reading, tenant).await else {
+        let Some(turn) = self.reading.turn(tenant).await else {
             warn!(%tenant, %mailbox, "too many messages wait to be read");
             return Err(RetrieveError::Unavailable);
         };
@@ -268,15 +265,11 @@ impl Shared {
 
     /// Waits for the tenant's turn.
     async fn turn(&self, tenant: TenantId) -> Result<FairPermit, IndexError> {
-        turn(&self.turns, tenant)
+        self.turns
+            .turn(tenant)
             .await
             .ok_or_else(|| IndexError::Unreached("too much waits for its turn".into()))
     }
-}
-
-/// Waits for the tenant's turn, for so long as it is worth.
-async fn turn(gate: &FairGate, tenant: TenantId) -> Option<FairPermit> {
-    tokio::time::timeout(TURN_MAX, gate.acquire(tenant)).await.ok()?.ok()
 }
 
 /// All of a message, its end checked.

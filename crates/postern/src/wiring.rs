@@ -128,7 +128,6 @@ impl Parts {
                 Arc::clone(&store.directory),
                 hasher.clone(),
                 verified,
-                turns.clone(),
                 asking.clone(),
             ),
             maildrops: Maildrops::new(

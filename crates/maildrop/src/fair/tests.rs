@@ -66,6 +66,19 @@ fn a_tenants_queue_is_bounded_and_only_its_own() {
     assert_eq!(gate.stats(), FairStats { waiting: 3, in_use: 1 });
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_turn_is_waited_for_ten_seconds_and_then_forgotten() {
+    let gate = FairGate::new(1, 2);
+    let [a, b] = tenants();
+    let held = gate.turn(a).await.unwrap();
+    let before = tokio::time::Instant::now();
+    assert!(gate.turn(b).await.is_none());
+    assert_eq!(before.elapsed(), TURN_MAX);
+    assert_eq!(gate.stats(), FairStats { waiting: 0, in_use: 1 }, "who gave up waits no longer");
+    drop(held);
+    assert!(gate.turn(b).await.is_some());
+}
+
 #[test]
 fn one_waiter_passes_fifty_of_another_tenant() {
     for capacity in 1..5 {
