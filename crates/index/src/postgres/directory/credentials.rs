@@ -1,0 +1,235 @@
+//! Passwords of mailboxes, and app passwords beside them.
+
+use maildrop::{
+    Actor, Address, AppPassword, CredentialId, MailboxId, TenantId,
+    port::{APP_PASSWORDS_MAX, Conflict, IndexError},
+};
+use sqlx::{Postgres as Db, Transaction};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{mailboxes::mailbox_id, undecodable};
+use crate::{
+    postgres::{
+        Postgres,
+        scoped::{Audit, json},
+    },
+    rows::AppPasswordRow,
+    words::scope_word,
+};
+
+impl Postgres {
+    pub(super) async fn set_password(
+        &self,
+        tenant: TenantId,
+        address: &Address,
+        password_hash: &str,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<bool, IndexError> {
+        self.once(|| async {
+            let mut tx = self.scoped(tenant).await?;
+            let Some(mailbox) = renew_credentials(&mut tx, tenant, address).await? else {
+                return Ok(false);
+            };
+            sqlx::query(
+                "INSERT INTO credentials (tenant_id, mailbox_id, password_hash) VALUES ($1, $2, $3)
+                 ON CONFLICT (tenant_id, mailbox_id) DO UPDATE SET password_hash = excluded.password_hash",
+            )
+            .bind(tenant.as_uuid())
+            .bind(mailbox)
+            .bind(password_hash)
+            .execute(&mut *tx)
+            .await?;
+            let (action, target) = ("mailbox.set_password", address.as_str());
+            Audit { tenant: Some(tenant), actor, at, action, target, before: None, after: None }
+                .write(&mut tx)
+                .await?;
+            tx.commit().await?;
+            Ok(true)
+        })
+        .await
+    }
+
+    pub(super) async fn rehash(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        old: &str,
+        new: &str,
+    ) -> Result<(), IndexError> {
+        self.repeatable(|| async {
+            let mut tx = self.scoped(tenant).await?;
+            for statement in [
+                "UPDATE credentials SET password_hash = $4
+                  WHERE tenant_id = $1 AND mailbox_id = $2 AND password_hash = $3",
+                "UPDATE app_passwords SET password_hash = $4
+                  WHERE tenant_id = $1 AND mailbox_id = $2 AND password_hash = $3",
+            ] {
+                sqlx::query(statement)
+                    .bind(tenant.as_uuid())
+                    .bind(mailbox.as_uuid())
+                    .bind(old)
+                    .bind(new)
+                    .execute(&mut *tx)
+                    .await?;
+            }
+            tx.commit().await
+        })
+        .await
+    }
+
+    pub(super) async fn create_app_password(
+        &self,
+        tenant: TenantId,
+        address: &Address,
+        password: &AppPassword,
+        hash: &str,
+        actor: &Actor,
+    ) -> Result<bool, IndexError> {
+        let created = self
+            .once(|| async {
+                let mut tx = self.scoped(tenant).await?;
+                let Some(mailbox) = renew_credentials(&mut tx, tenant, address).await? else {
+                    return Ok(Some(false));
+                };
+                let there: i64 = sqlx::query_scalar(
+                    "SELECT count(*) FROM app_passwords WHERE tenant_id = $1 AND mailbox_id = $2",
+                )
+                .bind(tenant.as_uuid())
+                .bind(mailbox)
+                .fetch_one(&mut *tx)
+                .await?;
+                if there as usize >= APP_PASSWORDS_MAX {
+                    return Ok(None);
+                }
+                sqlx::query(
+                    "INSERT INTO app_passwords (tenant_id, mailbox_id, credential_id, label, scope, password_hash,
+                                                expires_at, created_at)
+                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+                )
+                .bind(tenant.as_uuid())
+                .bind(mailbox)
+                .bind(password.id.as_uuid())
+                .bind(&password.label)
+                .bind(scope_word(password.scope))
+                .bind(hash)
+                .bind(password.expires_at)
+                .bind(password.created_at)
+                .execute(&mut *tx)
+                .await?;
+                Audit {
+                    tenant: Some(tenant),
+                    actor,
+                    at: password.created_at,
+                    action: "app_password.create",
+                    target: address.as_str(),
+                    before: None,
+                    after: json(password)?,
+                }
+                .write(&mut tx)
+                .await?;
+                tx.commit().await?;
+                Ok(Some(true))
+            })
+            .await?;
+        created.ok_or(IndexError::Conflict(Conflict::AppPasswords))
+    }
+
+    pub(super) async fn app_passwords(
+        &self,
+        tenant: TenantId,
+        address: &Address,
+    ) -> Result<Option<Vec<AppPassword>>, IndexError> {
+        let rows: Option<Vec<AppPasswordRow>> = self
+            .repeatable(|| async {
+                let mut tx = self.scoped(tenant).await?;
+                let Some(mailbox) = mailbox_id(&mut tx, tenant, address).await? else { return Ok(None) };
+                sqlx::query_as(
+                    "SELECT credential_id, label, scope, expires_at, last_used_at, created_at
+                       FROM app_passwords WHERE tenant_id = $1 AND mailbox_id = $2 ORDER BY credential_id",
+                )
+                .bind(tenant.as_uuid())
+                .bind(mailbox)
+                .fetch_all(&mut *tx)
+                .await
+                .map(Some)
+            })
+            .await?;
+        rows.map(|rows| rows.into_iter().map(TryInto::try_into).collect()).transpose()
+    }
+
+    pub(super) async fn delete_app_password(
+        &self,
+        tenant: TenantId,
+        address: &Address,
+        id: CredentialId,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<bool, IndexError> {
+        self.once(|| async {
+            let mut tx = self.scoped(tenant).await?;
+            let Some(mailbox) = renew_credentials(&mut tx, tenant, address).await? else {
+                return Ok(false);
+            };
+            let row: Option<AppPasswordRow> = sqlx::query_as(
+                "DELETE FROM app_passwords
+                  WHERE tenant_id = $1 AND mailbox_id = $2 AND credential_id = $3
+              RETURNING credential_id, label, scope, expires_at, last_used_at, created_at",
+            )
+            .bind(tenant.as_uuid())
+            .bind(mailbox)
+            .bind(id.as_uuid())
+            .fetch_optional(&mut *tx)
+            .await?;
+            let Some(row) = row else { return Ok(false) };
+            let before = AppPassword::try_from(row).map_err(undecodable)?;
+            let (action, target) = ("app_password.delete", address.as_str());
+            Audit { tenant: Some(tenant), actor, at, action, target, before: json(&before)?, after: None }
+                .write(&mut tx)
+                .await?;
+            tx.commit().await?;
+            Ok(true)
+        })
+        .await
+    }
+
+    pub(super) async fn touch_app_password(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        id: CredentialId,
+        at: OffsetDateTime,
+    ) -> Result<(), IndexError> {
+        self.repeatable(|| {
+            sqlx::query(
+                "UPDATE app_passwords SET last_used_at = $4
+                  WHERE tenant_id = $1 AND mailbox_id = $2 AND credential_id = $3
+                    AND (last_used_at IS NULL OR last_used_at < $4 - interval '1 hour')",
+            )
+            .bind(tenant.as_uuid())
+            .bind(mailbox.as_uuid())
+            .bind(id.as_uuid())
+            .bind(at)
+            .execute(&self.pool)
+        })
+        .await?;
+        Ok(())
+    }
+}
+
+/// Raises the credential's version: what nodes remember of it no longer counts.
+async fn renew_credentials(
+    tx: &mut Transaction<'_, Db>,
+    tenant: TenantId,
+    address: &Address,
+) -> Result<Option<Uuid>, sqlx::Error> {
+    sqlx::query_scalar(
+        "UPDATE mailboxes SET credential_version = credential_version + 1
+          WHERE tenant_id = $1 AND address = $2 RETURNING mailbox_id",
+    )
+    .bind(tenant.as_uuid())
+    .bind(address.as_str())
+    .fetch_optional(&mut **tx)
+    .await
+}

@@ -1,0 +1,212 @@
+//! The deletion of a tenant, in steps.
+
+use maildrop::{
+    Actor, State, Tenant, TenantId,
+    port::{IndexError, TenantDeletion},
+};
+use time::OffsetDateTime;
+
+use super::{end_sessions, undecodable};
+use crate::{
+    postgres::{
+        DELETION_TIMEOUT, Postgres,
+        scoped::{Audit, json},
+    },
+    rows::{DeletionRow, TenantRow, tenant_columns},
+};
+
+/// What a tenant's rows are in, in the order in which they are deleted, with the columns that name one row.
+const TENANT_ROWS: [(&str, &str); 9] = [
+    ("mailboxes", "mailbox_id"),
+    ("messages", "mailbox_id, uid"),
+    ("deleted_messages", "mailbox_id, uid"),
+    ("pack_garbage", "ctid"),
+    ("pack_refusals", "pack_id, mailbox_id"),
+    ("packs", "pack_id"),
+    ("traffic", "day, mailbox_id"),
+    ("login_times", "mailbox_id"),
+    ("maildrop_locks", "mailbox_id"),
+];
+
+impl Postgres {
+    pub(super) async fn begin_tenant_deletion(
+        &self,
+        tenant: TenantId,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<bool, IndexError> {
+        self.once(|| async {
+            let mut tx = self.scoped(tenant).await?;
+            let row: Option<TenantRow> = sqlx::query_as(concat!(
+                "SELECT ",
+                tenant_columns!(),
+                " FROM tenants WHERE tenant_id = $1 FOR UPDATE"
+            ))
+            .bind(tenant.as_uuid())
+            .fetch_optional(&mut *tx)
+            .await?;
+            let Some(row) = row else { return Ok(false) };
+            let before = Tenant::try_from(row).map_err(undecodable)?;
+            if before.state == State::Deleting {
+                return Ok(true);
+            }
+            // The key first: what is left of the tenant's mail, here or in a backup of the bucket, is noise.
+            sqlx::query(
+                "UPDATE tenants SET state = 'deleting', revision = revision + 1, data_key = '' WHERE tenant_id = $1",
+            )
+            .bind(tenant.as_uuid())
+            .execute(&mut *tx)
+            .await?;
+            for statement in [
+                "DELETE FROM certificates WHERE tenant_id = $1",
+                "DELETE FROM api_keys WHERE tenant_id = $1",
+                // Alias domains before those they stand for.
+                "DELETE FROM domains WHERE tenant_id = $1 AND alias_of IS NOT NULL",
+                "DELETE FROM domains WHERE tenant_id = $1",
+            ] {
+                sqlx::query(statement).bind(tenant.as_uuid()).execute(&mut *tx).await?;
+            }
+            end_sessions(&mut tx, tenant, None).await?;
+            sqlx::query(
+                "INSERT INTO tenant_deletions (tenant_id, name, begun_at) VALUES ($1, $2, $3)
+                 ON CONFLICT DO NOTHING",
+            )
+            .bind(tenant.as_uuid())
+            .bind(before.name.as_str())
+            .bind(at)
+            .execute(&mut *tx)
+            .await?;
+            Audit {
+                tenant: Some(tenant),
+                actor,
+                at,
+                action: "tenant.delete",
+                target: before.name.as_str(),
+                before: json(&before)?,
+                after: None,
+            }
+            .write(&mut tx)
+            .await?;
+            tx.commit().await?;
+            Ok(true)
+        })
+        .await
+    }
+
+    pub(super) async fn continue_tenant_deletion(
+        &self,
+        tenant: TenantId,
+        limit: u32,
+        objects: u64,
+    ) -> Result<Option<TenantDeletion>, IndexError> {
+        let row: Option<DeletionRow> = self
+            .once(|| async {
+                let mut tx = self.scoped(tenant).await?;
+                let under_way: Option<i32> = sqlx::query_scalar(
+                    "SELECT 1 FROM tenant_deletions
+                      WHERE tenant_id = $1 AND finished_at IS NULL FOR UPDATE",
+                )
+                .bind(tenant.as_uuid())
+                .fetch_optional(&mut *tx)
+                .await?;
+                if under_way.is_none() {
+                    return Ok(None);
+                }
+                let (mut left, mut deleted) = (i64::from(limit), 0_i64);
+                // Mailboxes first: a delivery under way holds their rows, so this waits for it, and a later one
+                // finds none.
+                for (table, key) in TENANT_ROWS {
+                    if left == 0 {
+                        break;
+                    }
+                    let sql = format!(
+                        "DELETE FROM {table} WHERE tenant_id = $1 AND ({key}) IN
+                         (SELECT {key} FROM {table} WHERE tenant_id = $1 LIMIT $2)"
+                    );
+                    let gone = sqlx::query(sqlx::AssertSqlSafe(sql))
+                        .bind(tenant.as_uuid())
+                        .bind(left)
+                        .execute(&mut *tx)
+                        .await?
+                        .rows_affected() as i64;
+                    deleted += gone;
+                    left -= gone.min(left);
+                }
+                let row = sqlx::query_as(
+                    "UPDATE tenant_deletions
+                        SET rows_deleted = rows_deleted + $2, rows_left = $3,
+                            objects_deleted = objects_deleted + $4
+                      WHERE tenant_id = $1
+                  RETURNING tenant_id, name, rows_deleted, rows_left, objects_deleted, begun_at, finished_at",
+                )
+                .bind(tenant.as_uuid())
+                .bind(deleted)
+                .bind(left == 0)
+                .bind(objects as i64)
+                .fetch_one(&mut *tx)
+                .await?;
+                tx.commit().await?;
+                Ok(Some(row))
+            })
+            .await?;
+        row.map(TryInto::try_into).transpose()
+    }
+
+    pub(super) async fn finish_tenant_deletion(
+        &self,
+        tenant: TenantId,
+        at: OffsetDateTime,
+    ) -> Result<(), IndexError> {
+        self.once_within(DELETION_TIMEOUT, || async {
+            let mut tx = self.scoped(tenant).await?;
+            // What a delivery that raced the deletion may have left, and what counts the rest.
+            for statement in [
+                "DELETE FROM packs WHERE tenant_id = $1",
+                "DELETE FROM pack_refusals WHERE tenant_id = $1",
+                "DELETE FROM pack_garbage WHERE tenant_id = $1",
+                "DELETE FROM maildrop_locks WHERE tenant_id = $1",
+                "DELETE FROM tenant_usage WHERE tenant_id = $1",
+                // What was made in the moment the deletion began.
+                "DELETE FROM certificates WHERE tenant_id = $1",
+                "DELETE FROM api_keys WHERE tenant_id = $1",
+                "DELETE FROM domains WHERE tenant_id = $1 AND alias_of IS NOT NULL",
+                "DELETE FROM domains WHERE tenant_id = $1",
+                "DELETE FROM tenants WHERE tenant_id = $1 AND state = 'deleting'",
+            ] {
+                sqlx::query(statement).bind(tenant.as_uuid()).execute(&mut *tx).await?;
+            }
+            sqlx::query(
+                "UPDATE tenant_deletions SET finished_at = $2, rows_left = false
+                  WHERE tenant_id = $1 AND finished_at IS NULL",
+            )
+            .bind(tenant.as_uuid())
+            .bind(at)
+            .execute(&mut *tx)
+            .await?;
+            tx.commit().await
+        })
+        .await
+    }
+
+    pub(super) async fn all_tenants_deletions(
+        &self,
+        finished: bool,
+        limit: u32,
+    ) -> Result<Vec<TenantDeletion>, IndexError> {
+        let rows: Vec<DeletionRow> = self
+            .repeatable(|| {
+                sqlx::query_as(
+                    "SELECT tenant_id, name, rows_deleted, rows_left, objects_deleted, begun_at, finished_at
+                       FROM tenant_deletions
+                      WHERE finished_at IS NULL OR ($2 AND finished_at > now() - interval '30 days')
+                      ORDER BY CASE WHEN $2 THEN -extract(epoch FROM begun_at) ELSE extract(epoch FROM begun_at) END
+                      LIMIT $1",
+                )
+                .bind(i64::from(limit))
+                .bind(finished)
+                .fetch_all(&self.pool)
+            })
+            .await?;
+        rows.into_iter().map(TryInto::try_into).collect()
+    }
+}
