@@ -106,8 +106,8 @@ async fn fill(node: &Node, count: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The plans of what login with STAT and UIDL ask the database (`crates/index/src/postgres/maildrops.rs` and
-/// the function `open_maildrops`).
+/// The plans of what login with STAT and UIDL ask the database (`listing.rs` in
+/// `crates/index/src/postgres/maildrops`, and the function `open_maildrops`).
 fn explain(node: &Node) -> anyhow::Result<()> {
     let address = address(MANY);
     let mailbox = format!("SELECT mailbox_id FROM mailboxes WHERE address = '{address}'");

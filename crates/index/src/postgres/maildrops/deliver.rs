@@ -1,0 +1,76 @@
+//! Deliveries.
+
+use maildrop::{
+    StoredEntry, TenantId, Uid,
+    port::{IndexError, NewMessage, RowOutcome},
+};
+use uuid::Uuid;
+
+use crate::{error::corrupt, postgres::Postgres};
+
+impl Postgres {
+    pub(super) async fn deliver(
+        &self,
+        tenant: TenantId,
+        entry: &StoredEntry,
+        messages: &[NewMessage],
+    ) -> Result<Vec<RowOutcome>, IndexError> {
+        let turn = tokio::time::timeout(self.statement_timeout, self.deliveries.acquire()).await;
+        let _turn = turn
+            .map_err(|_| IndexError::Unreached("too many deliveries wait".into()))?
+            .map_err(|error| IndexError::Unreached(Box::new(error)))?;
+        let mailboxes: Vec<Uuid> = messages.iter().map(|m| m.mailbox.as_uuid()).collect();
+        let offsets = vec![entry.extent.offset as i64; messages.len()];
+        let lengths = vec![entry.extent.length as i64; messages.len()];
+        let octets: Vec<i64> = messages.iter().map(|m| m.octets as i64).collect();
+        let header_octets: Vec<i64> = messages.iter().map(|m| m.header_octets as i64).collect();
+        let received: Vec<_> = messages.iter().map(|m| m.received_at).collect();
+        let digests: Vec<&[u8]> = messages.iter().map(|m| m.digest.0.as_slice()).collect();
+        let delivered_to: Vec<&str> = messages.iter().map(|m| m.delivered_to.as_str()).collect();
+        let unique_ids: Vec<Option<&str>> =
+            messages.iter().map(|m| m.unique_id.as_ref().map(maildrop::UniqueId::as_str)).collect();
+        let rows: Vec<(i32, i32, Option<i64>)> = self
+            .repeatable(|| {
+                sqlx::query_as(
+                    "SELECT place, outcome, uid
+                       FROM deliver_pack($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+                )
+                .bind(tenant.as_uuid())
+                .bind(entry.extent.pack.as_uuid())
+                .bind(entry.pack_octets as i64)
+                .bind(entry.pack_entries as i32)
+                .bind(&mailboxes)
+                .bind(&offsets)
+                .bind(&lengths)
+                .bind(&octets)
+                .bind(&header_octets)
+                .bind(&received)
+                .bind(&digests)
+                .bind(&delivered_to)
+                .bind(&unique_ids)
+                .fetch_all(&self.pool)
+            })
+            .await?;
+        let mut outcomes = vec![None; messages.len()];
+        for (place, outcome, uid) in rows {
+            let outcome = match outcome {
+                0 => RowOutcome::Delivered(Uid(unsigned(uid)?)),
+                1 => RowOutcome::OverQuota,
+                2 => RowOutcome::Unknown,
+                3 => RowOutcome::DeliveredBefore,
+                _ => return Err(corrupt("unknown outcome of deliver_pack")),
+            };
+            if let Some(slot) = outcomes.get_mut((place - 1) as usize) {
+                *slot = Some(outcome);
+            }
+        }
+        outcomes
+            .into_iter()
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| corrupt("missing outcome of deliver_pack"))
+    }
+}
+
+fn unsigned(value: Option<i64>) -> Result<u64, IndexError> {
+    value.and_then(|v| u64::try_from(v).ok()).ok_or_else(|| corrupt("missing or negative number"))
+}

@@ -1,0 +1,201 @@
+//! What is in a maildrop: its listing, and its messages.
+
+use maildrop::{
+    Digest, Extent, Listing, MailboxId, MessageInfo, MessageRow, PackId, TenantId, Uid, port::IndexError,
+};
+use sqlx::{Row as _, postgres::PgRow};
+
+use crate::{
+    error::{corrupt, index_error},
+    postgres::Postgres,
+    rows::{InfoRow, Stamp},
+};
+
+/// Messages of a listing read in one statement: some 200 KB of arrays.
+const LISTING_PAGE: i64 = 10_000;
+
+impl Postgres {
+    pub(super) async fn listing(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        before: Uid,
+    ) -> Result<Listing, IndexError> {
+        let mut listing = Listing::new(mailbox);
+        let mut after = 0_i64;
+        loop {
+            // Columns come as arrays: a page is one row, and no message costs an allocation.
+            let page: ListingPage = self
+                .repeatable(|| {
+                    sqlx::query_as(
+                        "SELECT coalesce(array_agg(uid), '{}') AS uids, coalesce(array_agg(octets), '{}') AS octets,
+                                coalesce(array_agg(uid) FILTER (WHERE unique_id IS NOT NULL), '{}') AS named,
+                                coalesce(array_agg(unique_id) FILTER (WHERE unique_id IS NOT NULL), '{}') AS names
+                           FROM (SELECT uid, octets, unique_id FROM messages
+                                  WHERE tenant_id = $1 AND mailbox_id = $2 AND uid > $3 AND uid < $4
+                                  ORDER BY uid LIMIT $5) AS page",
+                    )
+                    .bind(tenant.as_uuid())
+                    .bind(mailbox.as_uuid())
+                    .bind(after)
+                    .bind(before.0 as i64)
+                    .bind(LISTING_PAGE)
+                    .fetch_one(&self.pool)
+                })
+                .await?;
+            listing.reserve(page.uids.len());
+            let mut names = page.named.iter().zip(&page.names).peekable();
+            for (uid, octets) in page.uids.iter().zip(&page.octets) {
+                if *uid <= after {
+                    return Err(corrupt("listing out of order"));
+                }
+                after = *uid;
+                let name = names.next_if(|(named, _)| *named == uid).map(|(_, name)| name.as_str());
+                listing.push(Uid(*uid as u64), *octets as u64, name);
+            }
+            if (page.uids.len() as i64) < LISTING_PAGE {
+                return Ok(listing);
+            }
+        }
+    }
+
+    pub(super) async fn messages(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        from: Uid,
+        before: Uid,
+        limit: u32,
+    ) -> Result<Vec<MessageRow>, IndexError> {
+        let rows = self
+            .repeatable(|| {
+                sqlx::query(
+                    "SELECT uid, octets, header_octets, digest, delivered_to, pack_id, pack_offset, pack_length
+                       FROM messages
+                      WHERE tenant_id = $1 AND mailbox_id = $2 AND uid >= $3 AND uid < $4
+                      ORDER BY uid LIMIT $5",
+                )
+                .bind(tenant.as_uuid())
+                .bind(mailbox.as_uuid())
+                .bind(from.0 as i64)
+                .bind(before.0 as i64)
+                .bind(i64::from(limit))
+                .fetch_all(&self.pool)
+            })
+            .await?;
+        rows.iter().map(message_row).collect()
+    }
+
+    pub(super) async fn any_left(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        uids: &[Uid],
+    ) -> Result<bool, IndexError> {
+        let uids: Vec<i64> = uids.iter().map(|uid| uid.0 as i64).collect();
+        self.repeatable(|| {
+            sqlx::query_scalar(
+                "SELECT EXISTS (SELECT FROM messages
+                                 WHERE tenant_id = $1 AND mailbox_id = $2 AND uid = ANY ($3))",
+            )
+            .bind(tenant.as_uuid())
+            .bind(mailbox.as_uuid())
+            .bind(&uids)
+            .fetch_one(&self.pool)
+        })
+        .await
+    }
+
+    pub(super) async fn message_infos(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        after: Uid,
+        limit: u32,
+    ) -> Result<Vec<MessageInfo>, IndexError> {
+        let rows: Vec<InfoRow> = self
+            .repeatable(|| async {
+                let mut tx = self.scoped(tenant).await?;
+                sqlx::query_as(
+                    "SELECT uid, unique_id, octets, received_at, NULL::timestamptz AS deleted_at,
+                            NULL::timestamptz AS keep_until
+                       FROM messages WHERE tenant_id = $1 AND mailbox_id = $2 AND uid > $3
+                      ORDER BY uid LIMIT $4",
+                )
+                .bind(tenant.as_uuid())
+                .bind(mailbox.as_uuid())
+                .bind(after.0 as i64)
+                .bind(i64::from(limit))
+                .fetch_all(&mut *tx)
+                .await
+            })
+            .await?;
+        Ok(rows.into_iter().map(|row| row.info(mailbox)).collect())
+    }
+
+    pub(super) async fn message(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        uid: Uid,
+    ) -> Result<Option<(MessageInfo, MessageRow)>, IndexError> {
+        let row = self
+            .repeatable(|| async {
+                let mut tx = self.scoped(tenant).await?;
+                sqlx::query(
+                    "SELECT uid, octets, header_octets, digest, delivered_to, pack_id, pack_offset, pack_length,
+                            unique_id, received_at
+                       FROM messages WHERE tenant_id = $1 AND mailbox_id = $2 AND uid = $3",
+                )
+                .bind(tenant.as_uuid())
+                .bind(mailbox.as_uuid())
+                .bind(uid.0 as i64)
+                .fetch_optional(&mut *tx)
+                .await
+            })
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        let message = message_row(&row)?;
+        let info = InfoRow {
+            uid: message.uid.0 as i64,
+            unique_id: row.try_get(8).map_err(index_error)?,
+            octets: message.octets as i64,
+            received_at: Stamp(row.try_get(9).map_err(index_error)?),
+            deleted_at: None,
+            keep_until: None,
+        };
+        Ok(Some((info.info(mailbox), message)))
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct ListingPage {
+    uids: Vec<i64>,
+    octets: Vec<i64>,
+    named: Vec<i64>,
+    names: Vec<String>,
+}
+
+fn message_row(row: &PgRow) -> Result<MessageRow, IndexError> {
+    let read = || -> Result<_, sqlx::Error> {
+        let digest: &[u8] = row.try_get(3)?;
+        Ok((
+            MessageRow {
+                uid: Uid(row.try_get::<i64, _>(0)? as u64),
+                octets: row.try_get::<i64, _>(1)? as u64,
+                header_octets: row.try_get::<i64, _>(2)? as u64,
+                digest: Digest([0; 32]),
+                delivered_to: row.try_get(4)?,
+                extent: Extent {
+                    pack: PackId::from_uuid(row.try_get(5)?),
+                    offset: row.try_get::<i64, _>(6)? as u64,
+                    length: row.try_get::<i64, _>(7)? as u64,
+                },
+            },
+            digest.try_into(),
+        ))
+    };
+    let (mut message, digest) = read().map_err(index_error)?;
+    message.digest = Digest(digest.map_err(|_| corrupt("digest is not 32 octets"))?);
+    Ok(message)
+}
