@@ -1,0 +1,136 @@
+//! What is in a maildrop: its listing, and its messages.
+
+use futures_util::TryStreamExt as _;
+use maildrop::{
+    Digest, Extent, Listing, MailboxId, MessageInfo, MessageRow, PackId, TenantId, Uid, port::IndexError,
+};
+use sqlx::{Row as _, sqlite::SqliteRow};
+
+use crate::{
+    error::{corrupt, index_error},
+    rows::InfoRow,
+    sqlite::Sqlite,
+};
+
+impl Sqlite {
+    pub(super) async fn listing(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        before: Uid,
+    ) -> Result<Listing, IndexError> {
+        let mut listing = Listing::new(mailbox);
+        let mut rows = sqlx::query(
+            "SELECT uid, octets, unique_id FROM messages
+              WHERE tenant_id = ? AND mailbox_id = ? AND uid < ? ORDER BY uid",
+        )
+        .bind(tenant.as_uuid())
+        .bind(mailbox.as_uuid())
+        .bind(before.0 as i64)
+        .fetch(&self.reader);
+        while let Some(row) = rows.try_next().await.map_err(index_error)? {
+            let read = || -> Result<(i64, i64, Option<&str>), sqlx::Error> {
+                Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
+            };
+            let (uid, octets, unique_id) = read().map_err(index_error)?;
+            listing.push(Uid(uid as u64), octets as u64, unique_id);
+        }
+        Ok(listing)
+    }
+
+    pub(super) async fn messages(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        from: Uid,
+        before: Uid,
+        limit: u32,
+    ) -> Result<Vec<MessageRow>, IndexError> {
+        let rows = sqlx::query(
+            "SELECT uid, octets, header_octets, digest, delivered_to, pack_id, pack_offset, pack_length
+               FROM messages
+              WHERE tenant_id = ? AND mailbox_id = ? AND uid >= ? AND uid < ?
+              ORDER BY uid LIMIT ?",
+        )
+        .bind(tenant.as_uuid())
+        .bind(mailbox.as_uuid())
+        .bind(from.0 as i64)
+        .bind(before.0 as i64)
+        .bind(i64::from(limit))
+        .fetch_all(&self.reader)
+        .await
+        .map_err(index_error)?;
+        rows.iter().map(message_row).collect()
+    }
+
+    pub(super) async fn any_left(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        uids: &[Uid],
+    ) -> Result<bool, IndexError> {
+        for uid in uids {
+            if !self.messages(tenant, mailbox, *uid, Uid(uid.0 + 1), 1).await?.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    pub(super) async fn message_infos(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        after: Uid,
+        limit: u32,
+    ) -> Result<Vec<MessageInfo>, IndexError> {
+        let rows: Vec<InfoRow> = sqlx::query_as(
+            "SELECT uid, unique_id, octets, received_at, NULL AS deleted_at, NULL AS keep_until
+               FROM messages WHERE tenant_id = ? AND mailbox_id = ? AND uid > ? ORDER BY uid LIMIT ?",
+        )
+        .bind(tenant.as_uuid())
+        .bind(mailbox.as_uuid())
+        .bind(after.0 as i64)
+        .bind(i64::from(limit))
+        .fetch_all(&self.reader)
+        .await
+        .map_err(index_error)?;
+        Ok(rows.into_iter().map(|row| row.info(mailbox)).collect())
+    }
+
+    pub(super) async fn message(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        uid: Uid,
+    ) -> Result<Option<(MessageInfo, MessageRow)>, IndexError> {
+        let infos = self.message_infos(tenant, mailbox, Uid(uid.0.saturating_sub(1)), 1).await?;
+        let rows = self.messages(tenant, mailbox, uid, Uid(uid.0 + 1), 1).await?;
+        let info = infos.into_iter().find(|info| info.uid == uid);
+        Ok(info.zip(rows.into_iter().next()))
+    }
+}
+
+fn message_row(row: &SqliteRow) -> Result<MessageRow, IndexError> {
+    let read = || -> Result<_, sqlx::Error> {
+        let digest: Vec<u8> = row.try_get(3)?;
+        Ok((
+            MessageRow {
+                uid: Uid(row.try_get::<i64, _>(0)? as u64),
+                octets: row.try_get::<i64, _>(1)? as u64,
+                header_octets: row.try_get::<i64, _>(2)? as u64,
+                digest: Digest([0; 32]),
+                delivered_to: row.try_get(4)?,
+                extent: Extent {
+                    pack: PackId::from_uuid(row.try_get(5)?),
+                    offset: row.try_get::<i64, _>(6)? as u64,
+                    length: row.try_get::<i64, _>(7)? as u64,
+                },
+            },
+            digest,
+        ))
+    };
+    let (mut message, digest) = read().map_err(index_error)?;
+    message.digest = Digest(digest.try_into().map_err(|_| corrupt("digest is not 32 octets"))?);
+    Ok(message)
+}
