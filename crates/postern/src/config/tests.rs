@@ -1,3 +1,7 @@
+use std::time::Duration;
+
+use frontend::ListenAddr;
+
 use super::*;
 
 /// Reads a text and `NAME=value` variables.

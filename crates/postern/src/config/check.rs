@@ -1,0 +1,105 @@
+//! What must hold of the keys together.
+
+use std::time::Duration;
+
+use super::{BlobKind, Config, ConfigError};
+
+impl Config {
+    /// What no single key can tell.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let wrong = |path: &str, problem: &str| Err(ConfigError::new(path, problem));
+        if self.pop3.idle_timeout < Duration::from_mins(10) {
+            return wrong("pop3.idle_timeout", "must be at least 10 minutes (RFC 1939 §3)");
+        }
+        if !(1..=4_000_000_000).contains(&self.lmtp.max_message_octets) {
+            // Trace fields come on top, and a listing's octets have 32 bits.
+            return wrong("lmtp.max_message_octets", "must be between 1 and 4000000000");
+        }
+        if self.cluster.node_ttl < Duration::from_secs(1) {
+            return wrong("cluster.node_ttl", "must be at least 1 second");
+        }
+        if self.pack.part_octets < 5 * 1024 * 1024 {
+            return wrong("pack.part_octets", "must be at least 5242880 (S3's smallest part)");
+        }
+        if !(1..=19).contains(&self.pack.compression_level) {
+            return wrong("pack.compression_level", "must be between 1 and 19");
+        }
+        match (&self.tls.certificate_file, &self.tls.key_file) {
+            (Some(_), None) => return wrong("tls.key_file", "is missing, but tls.certificate_file is given"),
+            (None, Some(_)) => return wrong("tls.certificate_file", "is missing, but tls.key_file is given"),
+            (None, None) if !self.pop3s.listen.is_empty() => {
+                return wrong("tls.certificate_file", "is missing, but pop3s.listen is given");
+            }
+            _ => {}
+        }
+        if !self.admin.listen.is_empty() && self.admin.token.is_none() && self.admin.token_file.is_none() {
+            return wrong("admin.token_file", "is missing, but admin.listen is given");
+        }
+        if self.blob.kind == BlobKind::S3 && self.blob.bucket.as_deref().unwrap_or("").is_empty() {
+            return wrong("blob.bucket", "is missing, but blob.kind is \"s3\"");
+        }
+        if self.node.roles.is_empty() {
+            return wrong("node.roles", "must name at least one role");
+        }
+        if self.node.work_max == Some(0) {
+            return wrong("node.work_max", "must be at least 1");
+        }
+        if self.admin.requests_per_second == 0 || self.admin.requests_burst == 0 {
+            return wrong("admin.requests_per_second", "and admin.requests_burst must be at least 1");
+        }
+        if self.worker.interval.is_zero() {
+            return wrong("worker.interval", "must be longer than nothing");
+        }
+        if self.auth.hashes_max == Some(0) {
+            return wrong("auth.hashes_max", "must be at least 1");
+        }
+        if let Some(endpoint) = &self.telemetry.otlp_endpoint {
+            let uri = endpoint.parse::<http::Uri>().ok();
+            let known = uri.is_some_and(|uri| {
+                uri.host().is_some() && matches!(uri.scheme_str(), Some("http" | "https"))
+            });
+            if !known {
+                return wrong("telemetry.otlp_endpoint", "must be a URL, http:// or https://");
+            }
+        }
+        if !(0.0..=1.0).contains(&self.telemetry.sampling_ratio) {
+            return wrong("telemetry.sampling_ratio", "must be between 0 and 1");
+        }
+        let connections = [
+            ("pop3.connections_max", self.pop3.connections_max),
+            ("lmtp.connections_max", self.lmtp.connections_max),
+            ("index.connections_max", self.index.connections_max as usize),
+        ];
+        if let Some((path, _)) = connections.into_iter().find(|(_, most)| !(1..=1_000_000).contains(most)) {
+            return wrong(path, "must be between 1 and 1000000");
+        }
+        if self.index.url_file.is_none() {
+            self.index_url()?;
+        }
+        let exclusive = [
+            ("index.url", self.index.url.is_some() && self.index.url_file.is_some()),
+            ("admin.token", self.admin.token.is_some() && self.admin.token_file.is_some()),
+            ("keys.master_key", self.keys.master_key.is_some() && self.keys.master_key_file.is_some()),
+            (
+                "telemetry.otlp_headers",
+                self.telemetry.otlp_headers.is_some() && self.telemetry.otlp_headers_file.is_some(),
+            ),
+        ];
+        if let Some((path, _)) = exclusive.into_iter().find(|(_, both)| *both) {
+            return wrong(path, "is given twice: here and as a file");
+        }
+        if !self.is_embedded() && self.keys.master_key.is_none() && self.keys.master_key_file.is_none() {
+            return wrong("keys.master_key_file", "is missing: it is made by itself only for embedded data");
+        }
+        Ok(())
+    }
+
+    /// Whether index and blobs both are on this machine, so that the master key may be made beside them.
+    pub(super) fn is_embedded(&self) -> bool {
+        let sqlite = match (&self.index.url, &self.index.url_file) {
+            (Some(url), _) => url.expose().starts_with("sqlite:"),
+            (None, url_file) => url_file.is_none(),
+        };
+        sqlite && self.blob.kind == BlobKind::Disk
+    }
+}

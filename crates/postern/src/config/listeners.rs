@@ -1,0 +1,163 @@
+//! What listens, for whom, and how clients log in.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use admin_api::ApiLimits;
+use frontend::{ListenAddr, PlaintextAuth};
+use serde::Deserialize;
+
+use super::types::{Secret, duration, list, plaintext_auth};
+
+/// POP3 in the clear, with STLS where there is a certificate.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Pop3 {
+    /// Addresses, `ip:port` or `unix:/path`. Default: none.
+    #[serde(deserialize_with = "list")]
+    pub(crate) listen: Vec<ListenAddr>,
+    /// Whether USER and PASS are taken without TLS: `never`, `loopback`, `always`. Default: `loopback`.
+    #[serde(deserialize_with = "plaintext_auth")]
+    pub(crate) plaintext_auth: PlaintextAuth,
+    /// Longest silence before login. Default: 1 min.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) login_timeout: Duration,
+    /// Longest silence after login; not under 10 min (RFC 1939 §3). Default: 10 min.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) idle_timeout: Duration,
+    /// Longest time a client may read nothing of what it asked for. Default: 5 min.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) write_timeout: Duration,
+    /// Connections at once, of this listener and of POP3S each. Default: 20,000.
+    pub(crate) connections_max: usize,
+    /// Connections at once from one address; 0 for no limit. Default: 0, for behind a proxy all are one.
+    pub(crate) connections_per_source_max: usize,
+}
+
+impl Default for Pop3 {
+    fn default() -> Self {
+        let defaults = frontend::Pop3Config::new("");
+        Self {
+            listen: Vec::new(),
+            plaintext_auth: defaults.plaintext_auth,
+            login_timeout: defaults.login_timeout,
+            idle_timeout: defaults.idle_timeout,
+            write_timeout: defaults.write_timeout,
+            connections_max: 20_000,
+            connections_per_source_max: 0,
+        }
+    }
+}
+
+/// POP3 over implicit TLS. Its limits and timeouts are those of `pop3`.
+#[derive(Debug, Clone, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Pop3s {
+    /// Addresses, `ip:port`. Default: none.
+    #[serde(deserialize_with = "list")]
+    pub(crate) listen: Vec<SocketAddr>,
+}
+
+/// LMTP.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Lmtp {
+    /// Addresses, `ip:port` or `unix:/path`. Default: none. LMTP knows no login: listen where only MTAs reach.
+    #[serde(deserialize_with = "list")]
+    pub(crate) listen: Vec<ListenAddr>,
+    /// The largest message taken, in octets. Default: 256 MiB; 4,000,000,000 at most.
+    pub(crate) max_message_octets: u64,
+    /// The most recipients of one transaction. Default: 1,000.
+    pub(crate) max_recipients: usize,
+    /// Longest silence (RFC 5321 §4.5.3.2.7). Default: 5 min.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) idle_timeout: Duration,
+    /// Longest time a client may take to read a reply. Default: 5 min.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) write_timeout: Duration,
+    /// Connections at once. Default: 1,000; each may hold twice `pack.solo_octets` of a message, for each
+    /// tenant it goes to.
+    pub(crate) connections_max: usize,
+}
+
+impl Default for Lmtp {
+    fn default() -> Self {
+        let defaults = frontend::LmtpConfig::new("");
+        Self {
+            listen: Vec::new(),
+            max_message_octets: defaults.max_message_octets,
+            max_recipients: defaults.max_recipients,
+            idle_timeout: defaults.idle_timeout,
+            write_timeout: defaults.write_timeout,
+            connections_max: 1000,
+        }
+    }
+}
+
+/// The admin API, health and metrics.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Admin {
+    /// Addresses, `ip:port`. Default: none.
+    #[serde(deserialize_with = "list")]
+    pub(crate) listen: Vec<SocketAddr>,
+    /// The bootstrap token of the platform administrator; needed where `listen` is given.
+    pub(crate) token: Option<Secret>,
+    /// A file that holds it.
+    pub(crate) token_file: Option<PathBuf>,
+    /// Whether `/metrics` needs no key. Otherwise it needs one of the role `metrics`. Default: true.
+    pub(crate) metrics_public: bool,
+    /// Requests of one key, per second on the average. Default: 100.
+    pub(crate) requests_per_second: u32,
+    /// Requests of one key at once. Default: 200.
+    pub(crate) requests_burst: u32,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        let defaults = ApiLimits::default();
+        Self {
+            listen: Vec::new(),
+            token: None,
+            token_file: None,
+            metrics_public: true,
+            requests_per_second: defaults.requests.per_second as u32,
+            requests_burst: defaults.requests.burst as u32,
+        }
+    }
+}
+
+/// The server's certificate; without one there is no STLS and no POP3S.
+#[derive(Debug, Clone, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Tls {
+    /// The chain, PEM, leaf first.
+    pub(crate) certificate_file: Option<PathBuf>,
+    /// The key, PEM.
+    pub(crate) key_file: Option<PathBuf>,
+}
+
+/// Logins.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Auth {
+    /// How long a verified login is remembered. Default: 5 min. A changed password counts at once all the same.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) verified_ttl: Duration,
+    /// Logins remembered at most. Default: 100,000 (some 20 MB).
+    pub(crate) verified_max: u64,
+    /// Passwords hashed at once. Default: one a core.
+    pub(crate) hashes_max: Option<usize>,
+    /// argon2id memory in KiB. Default: 19,456.
+    pub(crate) argon2_memory_kib: Option<u32>,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self {
+            verified_ttl: Duration::from_mins(5),
+            verified_max: 100_000,
+            hashes_max: None,
+            argon2_memory_kib: None,
+        }
+    }
+}
