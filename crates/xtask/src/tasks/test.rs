@@ -16,7 +16,7 @@
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, ExitCode, ExitStatus},
     time::Instant,
 };
@@ -33,6 +33,9 @@ use crate::{
 /// What to test.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Args {
+    /// Test this build of `postern` instead of building one: measures want a release build.
+    #[arg(long)]
+    binary: Option<PathBuf>,
     /// Given on to `cargo nextest run` (or to `cargo test` where nextest is not installed).
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     rest: Vec<String>,
@@ -44,18 +47,27 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> anyhow::Result<ExitCode> {
     let mut dir = RunDir::create(layout)?;
     // Compiling takes longest: everything else is done beside it.
     let runner = Runner::find();
-    let mut command = layout.cargo();
-    command.args(["build", "--package", "postern"]);
-    let mut build = Group::spawn(&mut command, libc::SIGTERM, libc::SIGTERM)?;
+    let binary = match &args.binary {
+        Some(binary) => std::path::absolute(binary).context("find the build to test")?,
+        None => layout.target.join("debug/postern"),
+    };
+    let mut build = None;
+    if args.binary.is_none() {
+        let mut command = layout.cargo();
+        command.args(["build", "--package", "postern"]);
+        build = Some(Group::spawn(&mut command, libc::SIGTERM, libc::SIGTERM)?);
+    }
     let servers = tools::for_tests(layout)?;
     let schemathesis = tools::schemathesis(layout)?;
     let fixture = Fixture::start(&dir, &servers, schemathesis)?;
-    let status = build.wait()?;
-    if !status.success() {
-        println!("xtask test: FAILED: postern does not build");
-        return Ok(process::exit_code(status));
+    if let Some(mut build) = build {
+        let status = build.wait()?;
+        if !status.success() {
+            println!("xtask test: FAILED: postern does not build");
+            return Ok(process::exit_code(status));
+        }
     }
-    let status = fixture.run(layout, &runner, &servers, args)?;
+    let status = fixture.run(layout, &runner, &servers, &binary, &args.rest)?;
     let failed = !status.success();
     if failed {
         dir.keep();
@@ -100,12 +112,12 @@ impl Runner {
 struct Fixture {
     postgres: Postgres,
     seaweed: Seaweed,
-    schemathesis: std::path::PathBuf,
-    tmp: std::path::PathBuf,
+    schemathesis: PathBuf,
+    tmp: PathBuf,
 }
 
 impl Fixture {
-    fn start(dir: &RunDir, servers: &Servers, schemathesis: std::path::PathBuf) -> anyhow::Result<Self> {
+    fn start(dir: &RunDir, servers: &Servers, schemathesis: PathBuf) -> anyhow::Result<Self> {
         let tmp = dir.path().join("tmp");
         fs::create_dir(&tmp).context("create directory for tests")?;
         let seaweed = Seaweed::start(&servers.weed, dir.path().join("s3"))?;
@@ -118,11 +130,12 @@ impl Fixture {
         layout: &Layout,
         runner: &Runner,
         servers: &Servers,
-        args: &Args,
+        binary: &Path,
+        rest: &[String],
     ) -> anyhow::Result<ExitStatus> {
         let mut command = runner.command(layout);
-        command.args(&args.rest);
-        self.environment(&mut command, servers, &layout.target.join("debug/postern"));
+        command.args(rest);
+        self.environment(&mut command, servers, binary);
         process::run(&mut command)
     }
 
