@@ -23,7 +23,6 @@ const WARM_UP: Duration = Duration::from_millis(500);
 /// What the others need for a login, a listing and a message while the loud tenant is one like them, and while it
 /// has fifty clients that read, deliver and guess passwords.
 #[test]
-#[ignore = "it measures, and wants a machine to itself: run it by name, with --run-ignored all"]
 fn a_tenant_at_fifty_times_its_share_moves_the_others_p99_by_less_than_two() {
     let seconds =
         std::env::var("POSTERN_TEST_FAIRNESS_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(3);

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use argon2::{Argon2, Params, PasswordHasher as _};
-use maildrop::{FairGate, FairStats, TenantId};
+use maildrop::{FairGate, FairStats, Pace, TenantId};
 
 use crate::{Password, StoredPassword};
 
@@ -84,6 +84,12 @@ impl Hasher {
             turns: FairGate::new(config.concurrent_max, config.waiting_max),
             nobody: Arc::new(nobody),
         })
+    }
+
+    /// The same, not used yet, at a pace that it keeps together with the other work of tenants.
+    #[must_use]
+    pub fn paced_by(self, pace: &Pace) -> Self {
+        Self { turns: self.turns.paced_by(pace), ..self }
     }
 
     /// The password's hash as a PHC string, in the turn of those who belong to no tenant.

@@ -2,14 +2,19 @@
 //!
 //! ```text
 //!   acquire ── a permit is free ─────────────────────────────► FairPermit ── drop ──┐
-//!      └─ none is: wait in the tenant's queue ◄── the tenant that holds the fewest ──┘
+//!      └─ none is: wait in the tenant's queue ◄── the tenant that holds the fewest ──┤
+//!                             Pace ◄── how long it was held, of all gates together ──┘
 //! ```
+
+mod pace;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
+
+pub use pace::{Pace, Pacer};
 
 use tokio::sync::oneshot;
 
@@ -21,6 +26,9 @@ use crate::TenantId;
 ///
 /// With [`sharing`](Self::sharing), a tenant gets no more than its share of the permits even while some are
 /// free, as long as others were at work a moment ago: what it does not begin cannot slow them down.
+///
+/// With [`paced_by`](Self::paced_by), a tenant that had more than its part of the node's time waits while the node
+/// is strained, whatever is free.
 ///
 /// A tenant that neither works nor waits, nor did a moment ago, costs nothing.
 #[derive(Clone, Debug)]
@@ -40,6 +48,9 @@ pub struct FairPermit {
     /// `None` once the permit was passed on.
     shared: Option<Arc<Shared>>,
     tenant: TenantId,
+    since: Instant,
+    /// What the pace has charged for it already, in seconds.
+    charged: f64,
 }
 
 /// The tenant has as many waiting as it may.
@@ -62,6 +73,8 @@ struct Shared {
     /// Permits that anybody gets, whatever it holds.
     unshared: usize,
     queue_per_tenant: usize,
+    /// And which of its gates this is. Its lock may be taken while `state`'s is held; never the other way round.
+    pace: Option<(Pace, usize)>,
     state: Mutex<State>,
 }
 
@@ -78,6 +91,8 @@ struct State {
     /// Those that wait, by who comes next: fewest permits first, and among these whoever was seen to the
     /// longest ago.
     next: BTreeMap<Turn, TenantId>,
+    /// Those that wait and are not in `next`: the pace does not let them begin yet.
+    ahead: BTreeSet<TenantId>,
     /// Counts up with each event; orders waiters and turns.
     clock: u64,
 }
@@ -105,8 +120,7 @@ pub fn party_of(domain: &str) -> TenantId {
 impl FairGate {
     /// A gate that lets `capacity` work at once (one at least) and `queue_per_tenant` of each tenant wait.
     pub fn new(capacity: usize, queue_per_tenant: usize) -> Self {
-        let (capacity, state) = (capacity.max(1), Mutex::default());
-        Self { shared: Arc::new(Shared { capacity, unshared: capacity, queue_per_tenant, state }) }
+        Self::sharing(capacity, capacity, queue_per_tenant)
     }
 
     /// A gate that lets `capacity` work at once, of which the first `unshared` are anybody's; beyond these each
@@ -115,7 +129,21 @@ impl FairGate {
         let capacity = capacity.max(1);
         let unshared = unshared.clamp(1, capacity);
         let state = Mutex::new(State { sharing: unshared < capacity, ..State::default() });
-        Self { shared: Arc::new(Shared { capacity, unshared, queue_per_tenant, state }) }
+        Self { shared: Arc::new(Shared { capacity, unshared, queue_per_tenant, pace: None, state }) }
+    }
+
+    /// The same, unused as yet, with a pace that it keeps together with others. [`Pacer`] sets it.
+    #[must_use]
+    pub fn paced_by(self, pace: &Pace) -> Self {
+        let Shared { capacity, unshared, queue_per_tenant, .. } = *self.shared;
+        let shared = Arc::new_cyclic(|shared| Shared {
+            capacity,
+            unshared,
+            queue_per_tenant,
+            pace: Some((pace.clone(), pace.add(shared.clone()))),
+            state: Mutex::new(State { sharing: unshared < capacity, ..State::default() }),
+        });
+        Self { shared }
     }
 
     /// Waits for a permit. Dropping the future gives the place in the queue up, or the permit back.
@@ -123,10 +151,10 @@ impl FairGate {
         let (mut place, turn) = {
             let mut state = self.shared.lock();
             state.forget_idle();
-            if state.grants(tenant, &self.shared) {
+            if self.shared.paces(tenant) && state.grants(tenant, &self.shared) {
                 state.in_use += 1;
                 state.change(tenant, |(held, _), now| (held + 1, now));
-                return Ok(FairPermit { shared: Some(Arc::clone(&self.shared)), tenant });
+                return Ok(FairPermit::new(&self.shared, tenant));
             }
             let (tell, turn) = oneshot::channel();
             let id = state.enqueue(tenant, self.shared.queue_per_tenant, tell)?;
@@ -157,21 +185,47 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether the tenant is not ahead of the pace.
+    fn paces(&self, tenant: TenantId) -> bool {
+        self.pace.as_ref().is_none_or(|(pace, _)| pace.lets(tenant))
+    }
+
     /// Takes `tenant`'s permit back, and gives what is free to those who come next.
     fn give_back(self: &Arc<Self>, tenant: TenantId) {
-        let mut given_back = vec![tenant];
-        while let Some(tenant) = given_back.pop() {
-            let waiters = self.lock().release(tenant, self);
-            for (next, waiter) in waiters {
-                if let Err(mut permit) =
-                    waiter.send(FairPermit { shared: Some(Arc::clone(self)), tenant: next })
-                {
-                    // It has just gone away: the permit is still to be given back.
-                    permit.shared = None;
-                    given_back.push(next);
+        let waiters = self.lock().release(tenant, self);
+        self.give(waiters);
+    }
+
+    /// Lets those begin whom the pace held back and does no longer.
+    fn resume(self: &Arc<Self>) {
+        let waiters = {
+            let mut state = self.lock();
+            state.forget_idle();
+            state.resume();
+            state.admit(self)
+        };
+        self.give(waiters);
+    }
+
+    /// Gives permits, counted already, to those who wait for them; those of waiters that went away to the next.
+    fn give(self: &Arc<Self>, mut waiters: Vec<(TenantId, oneshot::Sender<FairPermit>)>) {
+        while let Some((tenant, waiter)) = waiters.pop() {
+            if let Err(mut permit) = waiter.send(FairPermit::new(self, tenant)) {
+                // It has just gone away: the permit is still to be given back.
+                permit.shared = None;
+                if let Some((pace, _)) = &self.pace {
+                    pace.cancel(tenant, permit.charged);
                 }
+                waiters.extend(self.lock().release(tenant, self));
             }
         }
+    }
+}
+
+impl FairPermit {
+    fn new(shared: &Arc<Shared>, tenant: TenantId) -> Self {
+        let charged = shared.pace.as_ref().map_or(0.0, |(pace, gate)| pace.begin(*gate, tenant));
+        Self { shared: Some(Arc::clone(shared)), tenant, since: Instant::now(), charged }
     }
 }
 
@@ -195,7 +249,9 @@ impl State {
             self.idle.remove(&(since, tenant));
         }
         share.queue.insert(id, tell);
-        self.next.insert(share.turn, tenant);
+        if !self.ahead.contains(&tenant) {
+            self.next.insert(share.turn, tenant);
+        }
         self.waiting += 1;
         Ok(id)
     }
@@ -213,11 +269,24 @@ impl State {
     fn release(&mut self, tenant: TenantId, gate: &Shared) -> Vec<(TenantId, oneshot::Sender<FairPermit>)> {
         self.forget_idle();
         self.in_use = self.in_use.saturating_sub(1);
+        // What it gave back may be what it waited for.
+        self.ahead.remove(&tenant);
         self.change(tenant, |(held, _), now| (held.saturating_sub(1), now));
+        self.admit(gate)
+    }
+
+    /// Those who come next, each of whom has a permit now.
+    fn admit(&mut self, gate: &Shared) -> Vec<(TenantId, oneshot::Sender<FairPermit>)> {
         let mut waiters = Vec::new();
-        while let Some(next) = self.next.first_key_value().map(|(_, tenant)| *tenant)
+        while let Some((turn, next)) = self.next.first_key_value().map(|(turn, tenant)| (*turn, *tenant))
             && self.grants(next, gate)
         {
+            if !gate.paces(next) {
+                // Until the next round, and with no look at it before: there may be many.
+                self.next.remove(&turn);
+                self.ahead.insert(next);
+                continue;
+            }
             let waiter = self.tenants.get_mut(&next).and_then(|share| share.queue.pop_first());
             let Some((_, waiter)) = waiter else { break };
             self.waiting -= 1;
@@ -238,6 +307,17 @@ impl State {
         let held = share.map_or(0, |share| share.turn.0);
         let active = self.tenants.len() + usize::from(share.is_none());
         self.in_use < gate.capacity && held < (gate.capacity / active.max(1)).max(1)
+    }
+
+    /// Lets those that were ahead of the pace queue up again.
+    fn resume(&mut self) {
+        for tenant in std::mem::take(&mut self.ahead) {
+            if let Some(share) = self.tenants.get(&tenant)
+                && !share.queue.is_empty()
+            {
+                self.next.insert(share.turn, tenant);
+            }
+        }
     }
 
     /// Forgets those that have done nothing for a while.
@@ -261,8 +341,13 @@ impl State {
             self.idle.remove(&(since, tenant));
         }
         share.turn = turn(share.turn, now);
+        if share.queue.is_empty() {
+            self.ahead.remove(&tenant);
+        }
         if !share.queue.is_empty() {
-            self.next.insert(share.turn, tenant);
+            if !self.ahead.contains(&tenant) {
+                self.next.insert(share.turn, tenant);
+            }
         } else if share.turn.0 == 0 && !self.sharing {
             self.tenants.remove(&tenant);
         } else if share.turn.0 == 0 {
@@ -292,6 +377,9 @@ impl Drop for Place<'_> {
 impl Drop for FairPermit {
     fn drop(&mut self) {
         if let Some(shared) = self.shared.take() {
+            if let Some((pace, gate)) = &shared.pace {
+                pace.end(*gate, self.tenant, self.charged, self.since.elapsed());
+            }
             shared.give_back(self.tenant);
         }
     }

@@ -28,7 +28,7 @@ mod unique_id;
 
 pub use address::{Address, AddressError, DomainName};
 pub use deliver::{Deliveries, Delivery, NewDelivery, Outcome, Recipient, RecipientCheck};
-pub use fair::{FairGate, FairPermit, FairStats, Overloaded, party_of};
+pub use fair::{FairGate, FairPermit, FairStats, Overloaded, Pace, Pacer, party_of};
 pub use housekeeping::{Housekeeping, HousekeepingConfig};
 pub use id::{ApiKeyId, CredentialId, LockToken, MailboxId, NodeId, PackId, SessionId, TenantId, Uid};
 pub use listing::{Listing, ListingEntry};

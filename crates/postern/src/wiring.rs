@@ -12,7 +12,7 @@ use blob::{
 use frontend::{Sessions, Tenancy};
 use index::{Postgres, PostgresConfig, Sqlite, Store};
 use maildrop::{
-    Deliveries, FairGate, Maildrops, NodeId, Releaser, TenantCache, Throttle, TrafficLog,
+    Deliveries, FairGate, Maildrops, NodeId, Pace, Pacer, Releaser, TenantCache, Throttle, TrafficLog,
     port::{BlobError, BlobStore},
 };
 use prometheus::{IntGauge, Opts, Registry, process_collector::ProcessCollector};
@@ -66,6 +66,8 @@ pub(crate) struct Parts {
     pub(crate) maildrops: Maildrops,
     pub(crate) deliveries: Deliveries,
     pub(crate) tenancy: Tenancy,
+    /// Paces tenants for as long as it is kept.
+    _pacer: Pacer,
 }
 
 impl Parts {
@@ -101,20 +103,23 @@ impl Parts {
         let tenants = TenantCache::new(Arc::clone(&store.directory));
         let node = NodeId::generate();
         let (releaser, _) = Releaser::start(Arc::clone(&store.index));
+        let pace = Pace::default();
         let defaults = HasherConfig::default();
         let hasher = Hasher::new(HasherConfig {
             concurrent_max: config.auth.hashes_max.unwrap_or(defaults.concurrent_max),
             memory_kib: config.auth.argon2_memory_kib.unwrap_or(defaults.memory_kib),
             ..defaults
-        })?;
+        })?
+        .paced_by(&pace);
         let work = config.node.work_max.unwrap_or_else(default_work);
         // More statements of one tenant at once than the database has use for would only be in the others' way.
-        let turns = FairGate::sharing(work, cores(), WAITING_MAX);
+        let turns = FairGate::sharing(work, cores(), WAITING_MAX).paced_by(&pace);
         // What waits for the object store must not stand in the way of what does not (P7), and what is looked up
         // is nobody's yet.
-        let gate = || FairGate::new(work, WAITING_MAX);
+        let gate = || FairGate::new(work, WAITING_MAX).paced_by(&pace);
         let (asking, reading, storing) = (gate(), gate(), gate());
-        queues(&registry, &releaser, &hasher, [&turns, &asking, &reading, &storing])?;
+        let pacer = Pacer::start(pace.clone());
+        queues(&registry, &releaser, &hasher, [&turns, &asking, &reading, &storing], &pace)?;
         let tenancy = Tenancy {
             throttle: Throttle::default(),
             traffic: TrafficLog::new(Arc::clone(&store.records)),
@@ -149,6 +154,7 @@ impl Parts {
                 storing,
             ),
             tenancy,
+            _pacer: pacer,
             store,
             blob,
             hasher,
@@ -201,6 +207,7 @@ fn queues(
     releaser: &Releaser,
     hasher: &Hasher,
     gates: [&FairGate; 4],
+    pace: &Pace,
 ) -> Result<(), prometheus::Error> {
     let gates = gates.map(FairGate::clone);
     let (of_waiting, of_running) = (gates.clone(), gates);
@@ -210,6 +217,13 @@ fn queues(
     observed::gauge(registry, "postern_work_running", "work under way for tenants", move || {
         of_running.iter().map(|gate| gate.stats().in_use as f64).sum()
     })?;
+    let of_pace = pace.clone();
+    observed::gauge(
+        registry,
+        "postern_work_pace",
+        "seconds of work a second that a tenant may have while the node is strained; 0 for no bound",
+        move || of_pace.current().unwrap_or(0.0),
+    )?;
     let pending = releaser.pending();
     observed::gauge(
         registry,
