@@ -241,7 +241,7 @@ fn prometheus_scrapes_it() {
     let (node, address) = Node::start(&NodeOptions::embedded()).with_mailbox("a");
     login(node.pop3, &address, "pw").ok("QUIT");
     let prometheus = Prometheus::start(node.dir.path(), node.admin);
-    assert_eq!(prometheus.query("pop3_logins_total%7Boutcome=%22ok%22%7D"), ["1"]);
+    assert_eq!(prometheus.query("pop3_logins_total%7Bmechanism=%22USER%22,outcome=%22ok%22%7D"), ["1"]);
     assert_eq!(prometheus.query("up"), ["1"]);
     assert_eq!(prometheus.query("count(postern_build_info)"), ["1"]);
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use argon2::{Argon2, Params, PasswordHasher as _};
 use maildrop::{FairGate, FairStats, Pace, TenantId};
 
-use crate::{Password, StoredPassword};
+use crate::{Password, StoredPassword, Verifiers, Wanted};
 
 /// How much hashing may cost.
 #[derive(Clone, Copy, Debug)]
@@ -103,6 +103,16 @@ impl Hasher {
         self.in_turn(tenant, move || hash(&argon2, password.expose()))
             .await
             .unwrap_or_else(|| Err(HashError("too many passwords wait to be hashed".into())))
+    }
+
+    /// What is wanted of a password beside its hash, in the tenant's turn. `None` when there was no turn in time.
+    pub async fn verifiers_for(
+        &self,
+        tenant: TenantId,
+        wanted: Wanted,
+        password: Password,
+    ) -> Option<Verifiers> {
+        self.in_turn(tenant, move || Verifiers::derive(wanted, &password)).await
     }
 
     /// How many hashes wait, and how many are computed.

@@ -8,7 +8,9 @@
 mod app_password;
 mod hasher;
 mod password;
+mod sasl;
 mod scheme;
+mod sealed;
 mod verified;
 
 use std::sync::Arc;
@@ -24,7 +26,9 @@ use time::OffsetDateTime;
 pub use app_password::NewAppPassword;
 pub use hasher::{Hasher, HasherConfig};
 pub use password::Password;
+pub use sasl::{ChannelBindings, Exchange, SaslReply, Verifiers, Wanted, apop_timestamp};
 pub use scheme::{StoredPassword, StoredPasswordError};
+pub use sealed::Sealed;
 pub use verified::VerifiedCache;
 
 /// A login that was verified.
@@ -38,6 +42,25 @@ pub struct Verified {
     pub remembered: bool,
     /// When the app password that was given ceases to be good, if it was one and ever does.
     until: Option<OffsetDateTime>,
+}
+
+impl Verified {
+    /// A login to this account, by its own password.
+    fn of(account: &Account) -> Self {
+        Self {
+            access: Access {
+                tenant: account.tenant,
+                mailbox: account.mailbox,
+                tenant_revision: account.tenant_revision,
+                credential_version: account.credential_version,
+                scope: LoginScope::Full,
+                rules: Arc::clone(&account.rules),
+            },
+            state: account.state,
+            remembered: false,
+            until: None,
+        }
+    }
 }
 
 /// Why a login was not verified.
@@ -60,20 +83,22 @@ pub struct Authenticator {
     directory: Arc<dyn Directory>,
     hasher: Hasher,
     verified: VerifiedCache,
+    sealed: Sealed,
     asking: FairGate,
 }
 
 impl Authenticator {
-    /// An authenticator over these accounts. `asking` bounds how many are looked up at once, fairly between
+    /// An authenticator over these accounts. `sealed` opens what is kept of passwords under tenants' keys. `asking` bounds how many are looked up at once, fairly between
     /// domains; the hasher has turns of its own. No other turn is held while one waits for a hash, which takes
     /// longer than anything else.
     pub fn new(
         directory: Arc<dyn Directory>,
         hasher: Hasher,
         verified: VerifiedCache,
+        sealed: Sealed,
         asking: FairGate,
     ) -> Self {
-        Self { directory, hasher, verified, asking }
+        Self { directory, hasher, verified, sealed, asking }
     }
 
     /// Verifies a login name and password.
@@ -139,8 +164,9 @@ impl Authenticator {
             (Some(account), Some(address), Verdict::Good { outdated }) => {
                 let verified = self.remember(&account, &address, password, LoginScope::Full, None);
                 if outdated {
-                    self.upgrade(account, password.clone());
+                    self.upgrade(account.clone(), password.clone());
                 }
+                self.keep_verifiers(account, password.clone());
                 Ok(verified)
             }
             (account, ..) => Err(AuthError::BadCredentials { tenant: account.map(|account| account.tenant) }),
@@ -162,21 +188,95 @@ impl Authenticator {
         scope: LoginScope,
         until: Option<OffsetDateTime>,
     ) -> Verified {
-        let verified = Verified {
-            access: Access {
-                tenant: account.tenant,
-                mailbox: account.mailbox,
-                tenant_revision: account.tenant_revision,
-                credential_version: account.credential_version,
-                scope,
-                rules: Arc::clone(&account.rules),
-            },
-            state: account.state,
-            remembered: false,
-            until,
-        };
+        let mut verified = Verified::of(account);
+        verified.access.scope = scope;
+        verified.until = until;
         self.verified.insert(address, password, verified.clone());
         verified
+    }
+
+    /// Whose name this is, and what its password is verified by in SCRAM: for nobody, and for an account without a
+    /// verifier, one that nothing fits.
+    pub(crate) async fn scram_verifier(
+        &self,
+        login: &str,
+        hash: sasl::Hash,
+    ) -> Result<(Option<Account>, sasl::ScramVerifier), AuthError> {
+        let account = self.account(login).await?;
+        let verifiers = self.sealed.open(account.as_ref()).await?;
+        match verifiers.and_then(|verifiers| verifiers.scram(hash)) {
+            Some(verifier) => Ok((account, verifier)),
+            None => Ok((None, self.sealed.decoy(hash, login))),
+        }
+    }
+
+    /// Verifies a login by the password itself, where it is kept.
+    pub(crate) async fn verify_by_secret(
+        &self,
+        login: &str,
+        is_good: impl Fn(&[u8]) -> bool,
+    ) -> Result<Verified, AuthError> {
+        let account = self.account(login).await?;
+        let verifiers = self.sealed.open(account.as_ref()).await?;
+        let secret = verifiers.and_then(|verifiers| verifiers.secret());
+        // Computed for nobody too, so that it takes as long.
+        let good = is_good(secret.as_ref().map_or(b"", |secret| secret.as_slice()));
+        match account {
+            Some(account) if good && secret.is_some() => Ok(Verified::of(&account)),
+            account => Err(AuthError::BadCredentials { tenant: account.map(|account| account.tenant) }),
+        }
+    }
+
+    /// Verifies an APOP digest (RFC 1939 §7) over the timestamp of the greeting.
+    pub async fn verify_apop(
+        &self,
+        login: &str,
+        timestamp: &str,
+        digest: [u8; 16],
+    ) -> Result<Verified, AuthError> {
+        self.verify_by_secret(login, |secret| sasl::apop_is_good(timestamp, digest, secret)).await
+    }
+
+    async fn account(&self, login: &str) -> Result<Option<Account>, AuthError> {
+        match Address::try_from(&*sasl::prepared(login)) {
+            Ok(address) => self.look_up(&address).await,
+            // Looked up all the same, as an address nobody can have.
+            Err(_) => match Address::new("nobody", "invalid") {
+                Ok(nobody) => self.look_up(&nobody).await,
+                Err(_) => Ok(None),
+            },
+        }
+    }
+
+    /// Keeps what the mailbox's policy wants of a password that was just verified, by and by.
+    fn keep_verifiers(&self, account: Account, password: Password) {
+        let wanted = Wanted::by(&account.rules.mailbox);
+        if wanted.is_empty() && account.verifiers.is_none() {
+            return;
+        }
+        let this = self.clone();
+        tokio::spawn(async move {
+            match this.sealed.open(Some(&account)).await {
+                Ok(Some(kept)) if kept.are(wanted) => {}
+                Ok(_) => this.keep(&account, wanted, password).await,
+                Err(error) => tracing::debug!(%error, "verifiers of a password stay as they are for now"),
+            }
+        });
+    }
+
+    async fn keep(&self, account: &Account, wanted: Wanted, password: Password) {
+        let (tenant, mailbox) = (account.tenant, account.mailbox);
+        let Some(verifiers) = self.hasher.verifiers_for(tenant, wanted, password).await else {
+            return tracing::debug!(%tenant, %mailbox, "too many passwords wait to be hashed");
+        };
+        let kept = async {
+            let sealed = self.sealed.seal(tenant, &verifiers).await?;
+            let kept = self.directory.keep_verifiers(tenant, mailbox, account.credential_version, &sealed);
+            kept.await.map_err(|error| AuthError::Unavailable(Some(error)))
+        };
+        if let Err(error) = kept.await {
+            tracing::warn!(%tenant, %mailbox, %error, "verifiers of a password could not be kept");
+        }
     }
 
     /// Notes that an app password was used, by and by. While it is remembered nothing is noted, which is

@@ -2,18 +2,26 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says so")]
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use auth::{Authenticator, Hasher, HasherConfig, Password, VerifiedCache};
+use auth::{Authenticator, Hasher, HasherConfig, Password, Sealed, VerifiedCache};
+use blob::{BlobLayout, DiskConfig, DiskStore, Keyring, MasterKey, Packs, PacksConfig};
 use index::{Sqlite, Store};
 use maildrop::{
-    Actor, Address, Domain, DomainName, FairGate, MailboxId, MailboxSettings, NewMailbox, SealedKey, State,
-    Tenant, TenantId, TenantName, TenantSettings,
-    port::{Clock as _, SystemClock},
+    Actor, Address, Domain, DomainName, FairGate, MailboxId, MailboxSettings, NewMailbox, State, Tenant,
+    TenantCache, TenantId, TenantName, TenantSettings,
+    port::{BlobStore, Clock as _, SystemClock},
 };
 
 /// The password is "correct horse".
 const IMPORTED: &str = "{SSHA}9/n6OBTGSyu+bYEM05BnchZP0KH+Jtgo";
+
+async fn blob(dir: &Path) -> Arc<dyn BlobStore> {
+    let objects = Arc::new(DiskStore::open(DiskConfig::new(dir.join("packs"))).await.unwrap());
+    let key = MasterKey::parse("MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=").unwrap();
+    let layout = BlobLayout::new("").unwrap();
+    Arc::new(Packs::new(objects, Keyring::new(Arc::new(key)), layout, PacksConfig::default()))
+}
 
 #[tokio::test]
 async fn after_a_good_login_and_no_other() {
@@ -21,13 +29,15 @@ async fn after_a_good_login_and_no_other() {
     let store: Store = Arc::new(Sqlite::open(&dir.path().join("index.sqlite")).await.unwrap()).into();
     let actor = Actor { name: "test".into(), origin: "local".into(), request: String::new() };
     let at = SystemClock.now();
+    let id = TenantId::generate();
+    let blob = blob(dir.path()).await;
     let tenant = Tenant {
-        id: TenantId::generate(),
+        id,
         name: TenantName::try_from("one").unwrap(),
         state: State::Active,
         revision: 1,
         settings: TenantSettings::default(),
-        key: SealedKey(vec![0; 32]),
+        key: blob.new_tenant_key(id).unwrap(),
         created_at: at,
     };
     store.directory.create_tenant(&tenant, &actor).await.unwrap();
@@ -37,7 +47,7 @@ async fn after_a_good_login_and_no_other() {
     let mailbox = NewMailbox {
         id: MailboxId::generate(),
         address: address.clone(),
-        password_hash: Some(IMPORTED.into()),
+        credential: Some(IMPORTED.to_owned().into()),
         suspended: false,
         settings: MailboxSettings::default(),
     };
@@ -45,8 +55,9 @@ async fn after_a_good_login_and_no_other() {
 
     let hasher = Hasher::new(HasherConfig { memory_kib: 64, passes: 1, ..HasherConfig::default() }).unwrap();
     let verified = VerifiedCache::new(10, Duration::from_mins(1));
+    let sealed = Sealed::new(blob, TenantCache::new(Arc::clone(&store.directory)), [7; 32]);
     let authenticator =
-        Authenticator::new(Arc::clone(&store.directory), hasher, verified, FairGate::new(10, 10));
+        Authenticator::new(Arc::clone(&store.directory), hasher, verified, sealed, FairGate::new(10, 10));
     let password = |text: &str| Password::new(text.as_bytes().to_vec());
     let stored = async || {
         let account = store.directory.all_tenants_account(&address).await.unwrap().unwrap();

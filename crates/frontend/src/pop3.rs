@@ -7,13 +7,16 @@
 //! ```
 
 mod authorization;
+mod sasl;
 mod transaction;
 
 use std::{sync::Arc, time::Duration};
 
 use auth::Authenticator;
-use maildrop::{Maildrops, SessionId, Throttle, TrafficLog};
-use pop3_proto::{Authorization, LineBuffer, Policy, Tls, replies};
+use maildrop::{LoginMechanism, Maildrops, SessionId, Throttle, TrafficLog};
+use pop3_proto::{
+    Authorization, LineBuffer, MAX_SASL_LINE_OCTETS, Mechanism, Mechanisms, Policy, Tls, replies,
+};
 use tokio::{net::TcpStream, time::Instant};
 use tracing::{Instrument as _, debug, info};
 
@@ -49,6 +52,9 @@ pub struct Pop3Config {
     pub hostname: Arc<str>,
     /// Whether passwords may cross the network in the clear.
     pub plaintext_auth: PlaintextAuth,
+    /// The ways to log in that are offered, besides USER and PASS. Those that need a password in the clear are offered
+    /// where USER is, and SCRAM with channel binding where SCRAM and TLS 1.3 are.
+    pub mechanisms: Vec<LoginMechanism>,
     /// Longest silence before login. RFC 1939 §3 speaks of logged-in sessions only; a minute is more than
     /// any client needs and keeps idle strangers few.
     pub login_timeout: Duration,
@@ -66,6 +72,7 @@ impl Pop3Config {
         Self {
             hostname: hostname.into(),
             plaintext_auth: PlaintextAuth::default(),
+            mechanisms: vec![LoginMechanism::Plain, LoginMechanism::Login],
             login_timeout: Duration::from_mins(1),
             idle_timeout: Duration::from_mins(10),
             write_timeout: Duration::from_mins(5),
@@ -184,16 +191,27 @@ impl Pop3Service {
             Some(greeting) => format!("{greeting} ({id})"),
             None => format!("{} Postern ready ({id})", self.config.hostname),
         };
-        let policy = Policy { tls, plaintext_login, greeting: greeting.into(), ..self.policy.clone() };
+        let wire = self.wire(stream, drain);
+        let apop =
+            self.offers(LoginMechanism::Apop).then(|| Arc::from(auth::apop_timestamp(&self.config.hostname)));
+        let policy = Policy {
+            tls,
+            plaintext_login,
+            greeting: greeting.into(),
+            mechanisms: self.mechanisms(&wire),
+            apop: apop.clone(),
+            ..self.policy.clone()
+        };
         let session = Session {
             service: self,
             id,
             peer,
             logged_in: None,
-            active: self.metrics.pop3.active(listener, stream.tls_version()),
+            active: self.metrics.pop3.active(listener, wire.tls_version()),
             listener,
-            wire: self.wire(stream, drain),
-            lines: LineBuffer::default(),
+            wire,
+            lines: lines_before_login(),
+            apop,
             login_deadline: Instant::now() + self.config.login_timeout * LOGIN_TIMEOUTS,
             tally: Tally::default(),
         };
@@ -204,9 +222,30 @@ impl Pop3Service {
         Wire::new(stream, drain, self.config.write_timeout, self.metrics.pop3.octets.clone())
     }
 
+    fn offers(&self, mechanism: LoginMechanism) -> bool {
+        self.config.mechanisms.contains(&mechanism)
+    }
+
+    /// The SASL mechanisms on offer over this connection as it is now.
+    fn mechanisms(&self, wire: &Wire) -> Mechanisms {
+        let bound = wire.channel_bindings().any();
+        let offered = |mechanism: &Mechanism| {
+            let (kind, plus) = sasl::kind(*mechanism);
+            self.offers(kind) && (bound || !plus)
+        };
+        Mechanism::ALL.iter().copied().filter(offered).collect()
+    }
+
     fn ended(&self, reason: &'static str) {
         self.metrics.pop3.sessions_ended.with_label_values(&[reason]).inc();
     }
+}
+
+/// Lines of a client that has not logged in.
+fn lines_before_login() -> LineBuffer {
+    let mut lines = LineBuffer::default();
+    lines.set_max_auth_octets(MAX_SASL_LINE_OCTETS);
+    lines
 }
 
 /// One connection.
@@ -221,6 +260,8 @@ struct Session<'a> {
     listener: Listener,
     wire: Wire,
     lines: LineBuffer,
+    /// The timestamp in the greeting, where APOP is offered.
+    apop: Option<Arc<str>>,
     /// However talkative a stranger is: by then it has logged in.
     login_deadline: Instant,
     tally: Tally,

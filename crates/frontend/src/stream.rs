@@ -8,6 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use auth::ChannelBindings;
 use maildrop::SessionId;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -76,6 +77,18 @@ impl Stream {
             },
             Self::Tcp(_) | Self::Unix(_) => "none",
         }
+    }
+
+    /// What only the two ends of an encrypted stream know (RFC 9266). TLS 1.2 is left out: whether it had an extended
+    /// master secret, without which this would be worth nothing, cannot be asked for.
+    pub(crate) fn channel_bindings(&self) -> ChannelBindings {
+        let Self::Tls(stream) = self else { return ChannelBindings::default() };
+        let connection = stream.get_ref().1;
+        if connection.protocol_version() != Some(rustls::ProtocolVersion::TLSv1_3) {
+            return ChannelBindings::default();
+        }
+        let exported = connection.export_keying_material(vec![0; 32], b"EXPORTER-Channel-Binding", Some(&[]));
+        ChannelBindings { exporter: exported.ok(), server_end_point: None }
     }
 
     /// Reads what is there, once something is, and hands it to `take`. Returns how many octets that were;

@@ -76,6 +76,11 @@ impl Wire {
         self.stream.as_ref().map_or("none", Stream::tls_version)
     }
 
+    /// What binds a login to the encrypted stream.
+    pub(crate) fn channel_bindings(&self) -> auth::ChannelBindings {
+        self.stream.as_ref().map(Stream::channel_bindings).unwrap_or_default()
+    }
+
     /// Lets the session be ended by `ended` from now on.
     pub(crate) fn end_with(&mut self, ended: CancellationToken) {
         self.ended = Some(ended);

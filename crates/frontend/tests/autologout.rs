@@ -4,7 +4,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use auth::{Authenticator, Hasher, HasherConfig, Password, VerifiedCache};
+use auth::{Authenticator, Hasher, HasherConfig, Password, Sealed, VerifiedCache};
 use blob::{BlobLayout, DiskConfig, DiskStore, Keyring, MasterKey, Packs, PacksConfig};
 use frontend::{
     Bound, Drain, Limits, ListenAddr, Metrics, Pop3Config, Pop3Service, Server, Sessions, Tenancy,
@@ -49,7 +49,7 @@ async fn serve(dir: &Path, drain: &Drain) -> std::path::PathBuf {
     let mailbox = NewMailbox {
         id: MailboxId::generate(),
         address: address.clone(),
-        password_hash: Some(hasher.hash(Password::new(b"pw".to_vec())).await.unwrap()),
+        credential: Some(hasher.hash(Password::new(b"pw".to_vec())).await.unwrap().into()),
         suspended: false,
         settings: MailboxSettings::default(),
     };
@@ -76,6 +76,7 @@ async fn serve(dir: &Path, drain: &Drain) -> std::path::PathBuf {
     let node = NodeId::generate();
     store.index.heartbeat(node, "test", Duration::from_hours(24)).await.unwrap();
     let (releaser, _) = Releaser::start(Arc::clone(&store.index));
+    let sealed = Sealed::new(Arc::clone(&blob), tenants.clone(), [7; 32]);
     let maildrops = Maildrops::new(
         Arc::clone(&store.index),
         blob,
@@ -88,7 +89,7 @@ async fn serve(dir: &Path, drain: &Drain) -> std::path::PathBuf {
     let verified = VerifiedCache::new(10, Duration::from_hours(1));
     let service = Pop3Service::new(
         Pop3Config::new("pop.test"),
-        Authenticator::new(Arc::clone(&store.directory), hasher, verified, FairGate::new(10, 10)),
+        Authenticator::new(Arc::clone(&store.directory), hasher, verified, sealed, FairGate::new(10, 10)),
         maildrops,
         None,
         Tenancy {

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use auth::{Authenticator, Hasher, HasherConfig, VerifiedCache};
+use auth::{Authenticator, Hasher, HasherConfig, Sealed, VerifiedCache};
 use blob::{BlobLayout, DiskConfig, DiskStore, Keyring, MasterKey, Packs, PacksConfig};
 use frontend::{
     Bound, Drain, HostCertificates, Limits, ListenAddr, Metrics, Pop3Config, Pop3Service, Server, Sessions,
@@ -183,6 +183,7 @@ fn service(store: &Store, blob: &Arc<dyn BlobStore>, identity: TlsIdentity) -> P
             Arc::clone(&store.directory),
             hasher,
             VerifiedCache::new(10, Duration::from_hours(1)),
+            Sealed::new(Arc::clone(blob), TenantCache::new(Arc::clone(&store.directory)), [7; 32]),
             FairGate::new(10, 10),
         ),
         Maildrops::new(

@@ -40,7 +40,7 @@ pub use policy::{
 };
 pub use tenant::{
     Actor, Alias, AliasAddress, ApiKey, AppPassword, Certificate, Domain, LoginScope, Mailbox,
-    MailboxSettings, NewMailbox, Role, State, Tenant, TenantCache, TenantName, TenantSettings,
+    MailboxSettings, NewCredential, NewMailbox, Role, State, Tenant, TenantCache, TenantName, TenantSettings,
 };
 pub use throttle::Throttle;
 pub use trace::{Trace, delivered_to};

@@ -44,7 +44,9 @@ pub struct Policy {
     /// Whether a login without TLS is taken, where the listener would take it. Default: yes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plaintext_login: Option<bool>,
-    /// The ways to log in that are taken. Default: all that the listener offers.
+    /// The ways to log in that are taken. Default: all that the listener offers, except those for which something
+    /// has to be kept beside the password's hash: SCRAM, CRAM-MD5 and APOP have to be named here. It is kept from
+    /// when the password is next set, or given by another way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub login_mechanisms: Option<Vec<LoginMechanism>>,
     /// Logins to one mailbox with the right password, per minute. Default: no limit.
@@ -109,6 +111,12 @@ pub enum LoginMechanism {
     /// SASL LOGIN.
     #[serde(rename = "LOGIN")]
     Login,
+    /// SASL CRAM-MD5 (RFC 2195).
+    #[serde(rename = "CRAM-MD5")]
+    CramMd5,
+    /// SASL SCRAM-SHA-1 (RFC 5802), with channel binding or without.
+    #[serde(rename = "SCRAM-SHA-1")]
+    ScramSha1,
     /// SASL SCRAM-SHA-256 (RFC 7677), with channel binding or without.
     #[serde(rename = "SCRAM-SHA-256")]
     ScramSha256,
@@ -118,6 +126,36 @@ pub enum LoginMechanism {
     /// SASL XOAUTH2.
     #[serde(rename = "XOAUTH2")]
     Xoauth2,
+}
+
+impl LoginMechanism {
+    /// Every way.
+    pub const ALL: [Self; 9] = [
+        Self::User,
+        Self::Apop,
+        Self::Plain,
+        Self::Login,
+        Self::CramMd5,
+        Self::ScramSha1,
+        Self::ScramSha256,
+        Self::OauthBearer,
+        Self::Xoauth2,
+    ];
+
+    /// Its name, as policies and metrics have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "USER",
+            Self::Apop => "APOP",
+            Self::Plain => "PLAIN",
+            Self::Login => "LOGIN",
+            Self::CramMd5 => "CRAM-MD5",
+            Self::ScramSha1 => "SCRAM-SHA-1",
+            Self::ScramSha256 => "SCRAM-SHA-256",
+            Self::OauthBearer => "OAUTHBEARER",
+            Self::Xoauth2 => "XOAUTH2",
+        }
+    }
 }
 
 /// What DELE and QUIT do to a message.

@@ -147,6 +147,28 @@ pub struct MailboxSettings {
     pub policy: Policy,
 }
 
+/// A password as it is kept.
+#[derive(Clone)]
+pub struct NewCredential {
+    /// Its hash.
+    pub hash: String,
+    /// What mechanisms that never see the password are verified by, sealed under the tenant's key.
+    pub verifiers: Option<Vec<u8>>,
+}
+
+impl From<String> for NewCredential {
+    /// A hash, with nothing beside it.
+    fn from(hash: String) -> Self {
+        Self { hash, verifiers: None }
+    }
+}
+
+impl fmt::Debug for NewCredential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NewCredential(…)")
+    }
+}
+
 /// A mailbox to be created.
 #[derive(Clone, Debug)]
 pub struct NewMailbox {
@@ -154,8 +176,8 @@ pub struct NewMailbox {
     pub id: MailboxId,
     /// Its address; the domain must be the tenant's, and no alias of another.
     pub address: Address,
-    /// The password's hash, or none: then nobody can log in until one is set.
-    pub password_hash: Option<String>,
+    /// The password as it is kept, or none: then nobody can log in until one is set.
+    pub credential: Option<NewCredential>,
     /// Whether it begins suspended.
     pub suspended: bool,
     /// What is set of it.

@@ -1,15 +1,18 @@
 //! AUTHORIZATION: who is it, and is the connection fit to be asked (RFC 1939 §4).
 
 mod login;
+mod sasl;
 mod start_tls;
 
 pub use login::{Login, Refusal};
+pub use sasl::{MAX_SASL_LINE_OCTETS, MAX_TOKEN_OCTETS, SaslChallenged, SaslExchange, SaslStep};
 pub use start_tls::StartTls;
 
 use crate::capabilities::{self, Phase};
 use crate::command::{Command, Unusable};
-use crate::credentials::{Credentials, Password};
+use crate::credentials::{ApopCredentials, Credentials, Password, Token};
 use crate::line::Line;
+use crate::mechanism::{Mechanism, Mechanisms};
 use crate::policy::{CloseReason, Policy, Tls};
 use crate::replies;
 
@@ -31,6 +34,10 @@ pub enum AuthorizationStep {
     Continue(Authorization),
     /// Check the credentials and answer with [`Login::accept`] or [`Login::refuse`]. Pipelined lines wait.
     Login(Login, Credentials),
+    /// The same, of credentials that prove a password by a digest over [`Policy::apop`].
+    Apop(Login, ApopCredentials),
+    /// Give the initial response, if there is one, to the mechanism. Pipelined lines wait.
+    Sasl(SaslExchange, Option<Token>),
     /// Flush, end the session if anything is buffered behind the line, else shake hands and call
     /// [`StartTls::established`].
     StartTls(StartTls),
@@ -50,7 +57,18 @@ impl Authorization {
         out.extend_from_slice(b"+OK ");
         let text: String = self.policy.greeting.chars().filter(|&c| c != '<' && c != '>').collect();
         replies::clean(&text, out);
+        if let Some(timestamp) = &self.policy.apop {
+            out.push(b' ');
+            out.extend_from_slice(timestamp.as_bytes());
+        }
         out.extend_from_slice(b"\r\n");
+    }
+
+    /// Changes what AUTH takes: there are others over TLS, say, or another tenant's.
+    #[must_use]
+    pub fn with_mechanisms(mut self, mechanisms: Mechanisms) -> Self {
+        self.policy.mechanisms = mechanisms;
+        self
     }
 
     /// What the connection may do.
@@ -63,6 +81,9 @@ impl Authorization {
         match Command::parse(line) {
             Ok(Command::User(name)) => return self.user(name, out),
             Ok(Command::Pass(password)) => return self.pass(password, out),
+            Ok(Command::Apop(name, digest)) => return self.apop(name, digest, out),
+            Ok(Command::Auth(Some((mechanism, initial)))) => return self.auth(mechanism, initial, out),
+            Ok(Command::Auth(None)) => return self.list_mechanisms(out),
             Ok(Command::Stls) => return self.stls(out),
             Ok(Command::Capa) => capabilities::list(&self.policy, Phase::Authorization, out),
             // RFC 1939 §4: no UPDATE is entered from here.
@@ -105,6 +126,46 @@ impl Authorization {
         };
         let credentials = Credentials { login, password: Password::new(password) };
         AuthorizationStep::Login(Login::new(self), credentials)
+    }
+
+    fn apop(self, name: &str, digest: [u8; 16], out: &mut Vec<u8>) -> AuthorizationStep {
+        if self.policy.apop.is_none() {
+            return self.bad("APOP is not offered here", out);
+        }
+        AuthorizationStep::Apop(Login::new(self), ApopCredentials { login: name.to_owned(), digest })
+    }
+
+    fn auth(self, mechanism: &[u8], initial: Option<&[u8]>, out: &mut Vec<u8>) -> AuthorizationStep {
+        let Some(mechanism) = Mechanism::from_name(mechanism) else {
+            return self.bad("no such mechanism", out);
+        };
+        if !self.policy.mechanisms.contains(mechanism) {
+            return self.bad("no such mechanism", out);
+        }
+        if !self.policy.offers(mechanism) {
+            return self.bad("TLS is required before login", out);
+        }
+        let initial = match initial.map(sasl::initial) {
+            Some(None) => return self.bad("that is not base64", out),
+            Some(initial) => initial,
+            None => None,
+        };
+        AuthorizationStep::Sasl(SaslExchange::new(self, mechanism), initial)
+    }
+
+    fn list_mechanisms(self, out: &mut Vec<u8>) -> AuthorizationStep {
+        let mut mechanisms =
+            self.policy.mechanisms.iter().filter(|&mechanism| self.policy.offers(mechanism)).peekable();
+        if mechanisms.peek().is_none() {
+            return self.bad("AUTH is not offered here", out);
+        }
+        replies::ok("mechanisms follow", out);
+        for mechanism in mechanisms {
+            out.extend_from_slice(mechanism.as_str().as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        replies::terminator(out);
+        AuthorizationStep::Continue(self)
     }
 
     fn stls(self, out: &mut Vec<u8>) -> AuthorizationStep {

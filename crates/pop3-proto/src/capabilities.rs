@@ -17,6 +17,16 @@ pub(crate) fn list(policy: &Policy, phase: Phase, out: &mut Vec<u8>) {
     if policy.allows_passwords() {
         out.extend_from_slice(b"USER\r\n");
     }
+    // RFC 5034 §3: no capability without a mechanism; it is listed in both states, as RFC 2449 §5 asks.
+    let mut mechanisms = policy.mechanisms.iter().filter(|&mechanism| policy.offers(mechanism)).peekable();
+    if mechanisms.peek().is_some() {
+        out.extend_from_slice(b"SASL");
+        for mechanism in mechanisms {
+            out.push(b' ');
+            out.extend_from_slice(mechanism.as_str().as_bytes());
+        }
+        out.extend_from_slice(b"\r\n");
+    }
     // RFC 2595 §4: listed where it is permitted, which is in AUTHORIZATION and not twice. That is the later and
     // narrower rule than RFC 2449 §5, by which both states list the same.
     if policy.tls == Tls::Available && phase == Phase::Authorization {
@@ -44,6 +54,7 @@ pub(crate) fn list(policy: &Policy, phase: Phase, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mechanism::Mechanism;
 
     #[track_caller]
     fn check(policy: &Policy, phase: Phase, expected: &str) {
@@ -70,6 +81,24 @@ mod tests {
         policy.tls = Tls::Active;
         check(&policy, Phase::Authorization, "USER,EXPIRE NEVER,IMPLEMENTATION Postern");
         check(&policy, Phase::Transaction, "USER,EXPIRE NEVER,IMPLEMENTATION Postern");
+    }
+
+    #[test]
+    fn mechanisms_are_named_where_the_connection_is_fit_for_them() {
+        let mut policy = Policy::new("", "");
+        policy.mechanisms = Mechanism::ALL.iter().copied().collect();
+        let without_secrets = "SASL SCRAM-SHA-256 SCRAM-SHA-1 CRAM-MD5,EXPIRE NEVER";
+        check(&policy, Phase::Authorization, without_secrets);
+        policy.tls = Tls::Active;
+        let all = "USER,SASL SCRAM-SHA-256-PLUS SCRAM-SHA-1-PLUS SCRAM-SHA-256 SCRAM-SHA-1 CRAM-MD5 \
+                   OAUTHBEARER XOAUTH2 PLAIN LOGIN,EXPIRE NEVER";
+        check(&policy, Phase::Authorization, all);
+        check(&policy, Phase::Transaction, all);
+        policy.tls = Tls::Unavailable;
+        policy.mechanisms = [Mechanism::Plain].into_iter().collect();
+        check(&policy, Phase::Authorization, "EXPIRE NEVER");
+        policy.plaintext_login = true;
+        check(&policy, Phase::Authorization, "USER,SASL PLAIN,EXPIRE NEVER");
     }
 
     #[test]

@@ -8,6 +8,9 @@ use crate::verb::{Verb, split};
 /// A well-formed command, whatever the state makes of it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Command<'a> {
+    Apop(&'a str, [u8; 16]),
+    /// A mechanism's name and the initial response; neither to be told what there is.
+    Auth(Option<(&'a [u8], Option<&'a [u8]>)>),
     Capa,
     Dele(MessageNumber),
     List(Option<MessageNumber>),
@@ -61,8 +64,8 @@ impl<'a> Command<'a> {
             Verb::Top => top(rest),
             Verb::User => user(rest),
             Verb::Pass => pass(rest),
-            Verb::Apop => Err(Unusable::Bad("APOP is not offered here")),
-            Verb::Auth => Err(Unusable::Bad("AUTH is not offered here")),
+            Verb::Apop => apop(rest),
+            Verb::Auth => auth(rest),
             Verb::Unknown => Err(Unusable::Bad("unknown command")),
         }
     }
@@ -107,13 +110,44 @@ fn top<'a>(rest: Option<&[u8]>) -> Result<Command<'a>, Unusable> {
 }
 
 fn user(rest: Option<&[u8]>) -> Result<Command<'_>, Unusable> {
-    let name =
-        str::from_utf8(rest.unwrap_or_default()).map_err(|_| Unusable::Bad("the name is not UTF-8"))?;
+    login_name(rest.unwrap_or_default()).map(Command::User)
+}
+
+fn login_name(name: &[u8]) -> Result<&str, Unusable> {
+    let name = str::from_utf8(name).map_err(|_| Unusable::Bad("the name is not UTF-8"))?;
     let name = name.trim_matches(' ');
     if name.is_empty() || name.len() > MAX_LOGIN_OCTETS || name.chars().any(char::is_control) {
         return Err(Unusable::Bad("that is not a login name"));
     }
-    Ok(Command::User(name))
+    Ok(name)
+}
+
+/// RFC 1939 §7: a name and 32 hexadecimal digits, lower case. The digest is the last word: names may have spaces.
+fn apop(rest: Option<&[u8]>) -> Result<Command<'_>, Unusable> {
+    const USAGE: Unusable = Unusable::Bad("a login name and a digest of 32 hexadecimal digits are needed");
+    let rest = rest.unwrap_or_default().trim_ascii_end();
+    let space = rest.iter().rposition(|&octet| octet == b' ').ok_or(USAGE)?;
+    let name = login_name(&rest[..space])?;
+    let (pairs, []) = rest[space + 1..].as_chunks::<2>() else { return Err(USAGE) };
+    let mut digest = [0; 16];
+    if pairs.len() != digest.len() {
+        return Err(USAGE);
+    }
+    let value = |digit: u8| char::from(digit).to_digit(16).ok_or(USAGE);
+    for (octet, pair) in digest.iter_mut().zip(pairs) {
+        *octet = (value(pair[0])? * 16 + value(pair[1])?) as u8;
+    }
+    Ok(Command::Apop(name, digest))
+}
+
+/// AUTH alone, with trailing spaces or without, asks for a list (old clients do, before CAPA was).
+fn auth(rest: Option<&[u8]>) -> Result<Command<'_>, Unusable> {
+    let mut arguments = arguments(rest);
+    match (arguments.next(), arguments.next(), arguments.next()) {
+        (None, ..) => Ok(Command::Auth(None)),
+        (Some(mechanism), initial, None) => Ok(Command::Auth(Some((mechanism, initial)))),
+        _ => Err(Unusable::Bad("a mechanism and one initial response at most")),
+    }
 }
 
 /// RFC 1939 §7: "a server may treat spaces in the argument as part of the password", so everything behind
@@ -215,8 +249,33 @@ mod tests {
     }
 
     #[test]
+    fn auth_names_a_mechanism_or_asks_for_the_list() {
+        check(b"AUTH", &Command::Auth(None));
+        check(b"AUTH  ", &Command::Auth(None));
+        check(b"auth plain", &Command::Auth(Some((b"plain", None))));
+        check(b"AUTH PLAIN AGEAYg== ", &Command::Auth(Some((b"PLAIN", Some(b"AGEAYg==")))));
+        check(b"AUTH PLAIN =", &Command::Auth(Some((b"PLAIN", Some(b"=")))));
+        check_bad(b"AUTH PLAIN a b");
+    }
+
+    #[test]
+    fn apop_takes_a_name_and_a_digest() {
+        let digest =
+            [0xc4, 0xc9, 0x33, 0x4b, 0xac, 0x56, 0x0e, 0xcc, 0x97, 0x9e, 0x58, 0x00, 0x1b, 0x3e, 0x22, 0xfb];
+        check(b"APOP mrose c4c9334bac560ecc979e58001b3e22fb", &Command::Apop("mrose", digest));
+        check(b"APOP two words C4C9334BAC560ECC979E58001B3E22FB ", &Command::Apop("two words", digest));
+        for bad in
+            ["", " ", " a", " a c4c9334bac560ecc979e58001b3e22f", " a c4c9334bac560ecc979e58001b3e22fg"]
+        {
+            check_bad(format!("APOP{bad}").as_bytes());
+        }
+        check_bad(b"APOP  c4c9334bac560ecc979e58001b3e22fb");
+        check_bad(b"APOP a +4c9334bac560ecc979e58001b3e22fb");
+    }
+
+    #[test]
     fn what_is_not_offered() {
-        for line in ["APOP a b", "AUTH", "AUTH ", "AUTH PLAIN", "LAST", "XTND XMIT", "UTF8", "LANG"] {
+        for line in ["LAST", "XTND XMIT", "UTF8", "LANG"] {
             assert!(matches!(Command::parse(Line::Complete(line.as_bytes())), Err(Unusable::Bad(_))));
         }
         assert_eq!(Command::parse(Line::Complete(b"GET / HTTP/1.1")), Err(Unusable::Foreign));

@@ -39,3 +39,38 @@ impl fmt::Debug for Password {
         f.write_str("Password([redacted])")
     }
 }
+
+/// What a client sent in a SASL exchange, decoded. `Debug` does not show it, and dropping it wipes it as best we can.
+pub struct Token(Vec<u8>);
+
+impl Token {
+    pub(crate) fn new(octets: Vec<u8>) -> Self {
+        Self(octets)
+    }
+
+    /// The octets, for the mechanism.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        wipe(&mut self.0);
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token([redacted])")
+    }
+}
+
+/// A login name and the digest that proves that the client knows the password (RFC 1939 §7, APOP).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApopCredentials {
+    /// The name: bounded UTF-8 without control characters.
+    pub login: String,
+    /// MD5 of the greeting's timestamp, angle brackets included, and the password.
+    pub digest: [u8; 16],
+}

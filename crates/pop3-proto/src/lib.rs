@@ -9,16 +9,20 @@
 //!                    │                                      ▼
 //!  connect ──▶ Authorization ◀── refuse ── Login      Authorization (TLS active, USER forgotten)
 //!                    │                      ▲ │
-//!                    ├────── USER, PASS ────┘ └── accept ──▶ Transaction ── QUIT ──▶ Update
-//!                    │                                            │               committed │ failed
+//!                    ├──── USER, PASS ──────┤ └── accept ──▶ Transaction ── QUIT ──▶ Update
+//!                    ├──── APOP ────────────┤                     │               committed │ failed
+//!                    ├─ AUTH ▶ SaslExchange ┘ end                 │
+//!                    │              ▲ │ challenge                 │
+//!                    │     response │ ▼                           │
+//!                    │        SaslChallenged                      │
 //!                    └── QUIT, HTTP, TLS bytes, too many errors ──┴──▶ closed
 //! ```
 //!
 //! An [`Update`] is built by QUIT in TRANSACTION and by nothing else, so a session that ends in any other way
 //! cannot remove mail (RFC 1939 §6).
 //!
-//! What is deliberately absent: APOP (it needs the password in clear at rest), LAST and XTND (gone since
-//! RFC 1460), and AUTH, which a later state beside [`Login`] will carry.
+//! What SASL mechanisms say is not this core's: it carries their tokens, and knows which of them a connection is
+//! fit for. What is deliberately absent: LAST and XTND (gone since RFC 1460).
 
 mod authorization;
 mod capabilities;
@@ -27,6 +31,7 @@ mod credentials;
 mod foreign;
 mod line;
 mod marks;
+mod mechanism;
 mod number;
 mod policy;
 pub mod replies;
@@ -37,9 +42,13 @@ mod update;
 mod verb;
 mod wipe;
 
-pub use authorization::{Authorization, AuthorizationStep, Login, Refusal, StartTls};
-pub use credentials::{Credentials, Password};
+pub use authorization::{
+    Authorization, AuthorizationStep, Login, MAX_SASL_LINE_OCTETS, MAX_TOKEN_OCTETS, Refusal, SaslChallenged,
+    SaslExchange, SaslStep, StartTls,
+};
+pub use credentials::{ApopCredentials, Credentials, Password, Token};
 pub use line::{Line, LineBuffer, MAX_LINE_OCTETS};
+pub use mechanism::{Mechanism, Mechanisms};
 pub use number::MessageNumber;
 pub use policy::{CloseReason, Policy, Tls};
 pub use stuffing::ByteStuffer;

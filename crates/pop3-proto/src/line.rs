@@ -35,6 +35,8 @@ pub struct LineBuffer {
     /// Up to where there is known to be no line end.
     scanned: usize,
     max_octets: usize,
+    /// The bound for a line that begins with AUTH, where it is the higher one.
+    max_auth_octets: usize,
     /// The rest of an overlong line is being dropped.
     skipping: bool,
     /// The first octet of the connection.
@@ -44,7 +46,15 @@ pub struct LineBuffer {
 impl LineBuffer {
     /// An empty buffer for lines of up to `max_octets`, line end included.
     pub fn new(max_octets: usize) -> Self {
-        Self { bytes: Vec::new(), start: 0, scanned: 0, max_octets, skipping: false, first: None }
+        Self {
+            bytes: Vec::new(),
+            start: 0,
+            scanned: 0,
+            max_octets,
+            max_auth_octets: 0,
+            skipping: false,
+            first: None,
+        }
     }
 
     /// Takes in what was read from the peer.
@@ -57,7 +67,7 @@ impl LineBuffer {
         let wanted = self.bytes.len() + chunk.len();
         if wanted > self.bytes.capacity() {
             // Doubling up to the bound keeps octet-by-octet input linear without going past the promise.
-            let capacity = wanted.max((2 * self.bytes.len()).min(self.max_octets));
+            let capacity = wanted.max((2 * self.bytes.len()).min(self.limit(self.start)));
             self.bytes.reserve_exact(capacity - self.bytes.len());
         }
         self.bytes.extend_from_slice(chunk);
@@ -73,7 +83,7 @@ impl LineBuffer {
         let line = self.start..end;
         self.start = end + 1;
         self.scanned = end + 1;
-        if std::mem::take(&mut self.skipping) || line.len() >= self.max_octets {
+        if std::mem::take(&mut self.skipping) || line.len() >= self.limit(line.start) {
             return Some(Line::TooLong);
         }
         let line = &self.bytes[line];
@@ -102,9 +112,25 @@ impl LineBuffer {
         self.max_octets = max_octets;
     }
 
+    /// Changes the bound for lines that begin with AUTH: an initial response is as long as any token
+    /// (RFC 5034 §4 bids clients not to, and those with OAuth tokens do). 0 for none of its own.
+    pub fn set_max_auth_octets(&mut self, max_octets: usize) {
+        self.max_auth_octets = max_octets;
+    }
+
+    /// The bound for the line that begins at `start`.
+    fn limit(&self, start: usize) -> usize {
+        let is_auth = |line: &[u8]| line.get(..5).is_some_and(|begin| begin.eq_ignore_ascii_case(b"AUTH "));
+        if self.max_auth_octets > self.max_octets && is_auth(&self.bytes[start..]) {
+            self.max_auth_octets
+        } else {
+            self.max_octets
+        }
+    }
+
     /// What is left has no line end: keep it if it may become a line, and keep nothing else.
     fn park(&mut self) {
-        if self.skipping || self.buffered() >= self.max_octets {
+        if self.skipping || self.buffered() >= self.limit(self.start) {
             self.skipping |= !self.is_empty();
             self.start = self.bytes.len();
         }
@@ -222,6 +248,33 @@ mod tests {
         buffer.push(b"e\nf\n");
         assert_eq!(buffer.next_line(), Some(Line::Complete(b"de")));
         assert_eq!(buffer.next_line(), Some(Line::Complete(b"f")));
+    }
+
+    #[test]
+    fn auth_may_be_longer() {
+        let mut buffer = LineBuffer::new(16);
+        buffer.set_max_auth_octets(40);
+        let token = "x".repeat(30);
+        for line in [
+            format!("auth {token}"),
+            format!("AUTX {token}"),
+            "AUTH x".into(),
+            format!("AUTH {token}{token}"),
+        ] {
+            for octet in line.bytes().chain(*b"\r\n") {
+                buffer.push(&[octet]);
+                assert!(buffer.bytes.capacity() <= 41);
+                if octet != b'\n' {
+                    assert_eq!(buffer.next_line(), None);
+                }
+            }
+            let expected = if line.len() < 40 && line.to_uppercase().starts_with("AUTH ") {
+                Line::Complete(line.as_bytes())
+            } else {
+                Line::TooLong
+            };
+            assert_eq!(buffer.next_line(), Some(expected), "{line}");
+        }
     }
 
     #[test]

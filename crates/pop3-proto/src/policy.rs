@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::mechanism::{Mechanism, Mechanisms};
+
 /// The state of TLS on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tls {
@@ -20,9 +22,15 @@ pub struct Policy {
     pub tls: Tls,
     /// Whether USER and PASS are taken on a connection that is not encrypted. Default: no.
     pub plaintext_login: bool,
+    /// The SASL mechanisms there are. Of these, AUTH takes and CAPA names what the connection is fit for:
+    /// [`Policy::offers`].
+    pub mechanisms: Mechanisms,
     /// The text of the greeting. Control characters and angle brackets are left out of it: a `<…@…>` would
     /// invite clients to try APOP (RFC 1939 §7).
     pub greeting: Arc<str>,
+    /// The timestamp for APOP, `<…@…>`, different for each connection: printed at the end of the greeting. Default:
+    /// none, and APOP is refused.
+    pub apop: Option<Arc<str>>,
     /// What CAPA names as IMPLEMENTATION (RFC 2449 §6.9); not announced when empty.
     pub implementation: Arc<str>,
     /// The least seconds between logins, announced as LOGIN-DELAY (RFC 2449 §6.5). Default: not announced.
@@ -44,13 +52,25 @@ impl Policy {
         Self {
             tls: Tls::Unavailable,
             plaintext_login: false,
+            mechanisms: Mechanisms::NONE,
             greeting: greeting.into(),
+            apop: None,
             implementation: implementation.into(),
             login_delay_secs: None,
             expire_days: None,
             max_bad_commands: 20,
             max_refused_logins: 3,
         }
+    }
+
+    /// Whether AUTH takes this mechanism on this connection, as it is now.
+    pub fn offers(&self, mechanism: Mechanism) -> bool {
+        let fit = if mechanism.reveals_secret() {
+            self.allows_passwords()
+        } else {
+            !mechanism.needs_tls() || self.tls == Tls::Active
+        };
+        fit && self.mechanisms.contains(mechanism)
     }
 
     /// Whether a password may be sent over this connection.

@@ -137,7 +137,9 @@ impl Transaction {
             Ok(Command::Dele(number)) => return self.request(number, Request::Delete(number), out),
             Ok(Command::Quit) => return TransactionStep::Quit(self.quit()),
             // RFC 2595 §4: STLS is permitted in AUTHORIZATION only.
-            Ok(Command::User(_) | Command::Pass(_) | Command::Stls) => {
+            Ok(
+                Command::User(_) | Command::Pass(_) | Command::Apop(..) | Command::Auth(_) | Command::Stls,
+            ) => {
                 return self.bad("you are logged in already", out);
             }
             Err(Unusable::Bad(text)) => return self.bad(text, out),

@@ -35,9 +35,9 @@ macro_rules! verbs {
 }
 
 verbs! {
-    /// RFC 1939 §7, refused.
+    /// RFC 1939 §7.
     Apop = "apop",
-    /// RFC 5034, refused.
+    /// RFC 5034.
     Auth = "auth",
     /// RFC 2449 §5.
     Capa = "capa",

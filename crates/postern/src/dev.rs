@@ -105,7 +105,7 @@ async fn populate(parts: &Parts, data: &Path) -> anyhow::Result<String> {
         let mailbox = NewMailbox {
             id: MailboxId::generate(),
             address: address.clone(),
-            password_hash: Some(password_hash),
+            credential: Some(password_hash.into()),
             suspended: false,
             settings: MailboxSettings::default(),
         };

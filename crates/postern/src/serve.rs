@@ -231,6 +231,7 @@ impl Node {
     fn pop3(&self, name: &str, metrics: &Metrics) -> Pop3Service {
         let config = Pop3Config {
             plaintext_auth: self.config.pop3.plaintext_auth,
+            mechanisms: self.config.pop3.mechanisms.clone(),
             login_timeout: self.config.pop3.login_timeout,
             idle_timeout: self.config.pop3.idle_timeout,
             write_timeout: self.config.pop3.write_timeout,

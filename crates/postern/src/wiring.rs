@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
-use auth::{Authenticator, Hasher, HasherConfig, VerifiedCache};
+use auth::{Authenticator, Hasher, HasherConfig, Sealed, VerifiedCache};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use blob::{
     BlobLayout, ChecksumMode, DiskConfig, DiskStore, Keyring, MasterKey, ObjectStore, Packs, PacksConfig,
@@ -95,7 +95,7 @@ impl Parts {
             records: Arc::new(ObservedRecords::new(store.records, &registry)?),
         };
         let master_key = master_key(config)?;
-        let check = master_key.check_value();
+        let (check, decoy_key) = (master_key.check_value(), master_key.decoy_key());
         if store.index.key_check(&check).await? != check {
             return Err(WrongKey.into());
         }
@@ -133,6 +133,7 @@ impl Parts {
                 Arc::clone(&store.directory),
                 hasher.clone(),
                 verified,
+                Sealed::new(Arc::clone(&blob), tenants.clone(), decoy_key),
                 asking.clone(),
             ),
             maildrops: Maildrops::new(

@@ -19,7 +19,7 @@ use super::{
     extract::{Body, IfMatch, OfAddress, Params, Patch, Segments},
     fields::{address_of_path, bad_cursor, search},
     give_way,
-    passwords::hash_of,
+    passwords::credential_of,
     respond::{listed, tagged},
     to_the_end,
 };
@@ -102,9 +102,10 @@ pub(super) async fn new_mailbox(
     let address = Address::try_from(body.address.as_str());
     let address = address.map_err(|error| Problem::invalid("address", error))?;
     let settings = body.settings()?;
-    let password_hash = hash_of(api, tenant.id, body.password, body.password_hash).await?;
+    let policy = settings.policy.or(&tenant.settings.policy);
+    let credential = credential_of(api, tenant, &policy, body.password, body.password_hash).await?;
     let suspended = body.suspended.unwrap_or(false);
-    Ok(NewMailbox { id: MailboxId::generate(), address, password_hash, suspended, settings })
+    Ok(NewMailbox { id: MailboxId::generate(), address, credential, suspended, settings })
 }
 
 /// Show a mailbox.
@@ -243,9 +244,11 @@ pub(super) async fn set_password(
     let OfAddress { address } = path;
     // Nothing is hashed for a mailbox that is not there.
     let mailbox = api.mailbox(&tenant, &address).await?;
-    let hash = hash_of(&api, tenant.id, body.password, body.password_hash).await?;
-    let hash = hash.ok_or_else(|| Problem::invalid("password", "a password, or a hash, must be given"))?;
-    if api.directory.set_password(tenant.id, &mailbox.address, &hash, &actor, api.now()).await? {
+    let policy = mailbox.settings.policy.or(&tenant.settings.policy);
+    let credential = credential_of(&api, &tenant, &policy, body.password, body.password_hash).await?;
+    let credential =
+        credential.ok_or_else(|| Problem::invalid("password", "a password, or a hash, must be given"))?;
+    if api.directory.set_password(tenant.id, &mailbox.address, &credential, &actor, api.now()).await? {
         Ok(StatusCode::NO_CONTENT)
     } else {
         Err(Problem::not_found("mailbox"))

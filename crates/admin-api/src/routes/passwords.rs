@@ -1,13 +1,13 @@
 //! Passwords and app passwords of mailboxes.
 
-use ::auth::Password;
+use ::auth::{Password, Verifiers, Wanted};
 use axum::{
     Json,
     extract::State,
     http::StatusCode,
     response::{IntoResponse as _, Response},
 };
-use maildrop::{AppPassword, CredentialId, TenantId};
+use maildrop::{AppPassword, CredentialId, NewCredential, Policy, Tenant, TenantId};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{
@@ -102,21 +102,44 @@ pub(super) async fn delete(
     }
 }
 
-/// The hash of a password, or the hash that was brought along; none where neither was.
-pub(super) async fn hash_of(
+/// A password as it is to be kept under `policy` (the mailbox's over its tenant's), or the hash that was brought along;
+/// none where neither was.
+pub(super) async fn credential_of(
     api: &Api,
-    tenant: TenantId,
+    tenant: &Tenant,
+    policy: &Policy,
     password: Option<SecretString>,
     brought: Option<SecretString>,
-) -> Result<Option<String>, Problem> {
+) -> Result<Option<NewCredential>, Problem> {
     match (password, brought) {
         (None, None) => Ok(None),
         (Some(_), Some(_)) => {
             Err(Problem::invalid("password_hash", "a password and a hash cannot both be given"))
         }
-        (Some(password), None) => hash(api, tenant, password.expose_secret()).await.map(Some),
-        (None, Some(brought)) => checked(brought.expose_secret()).map(Some),
+        (Some(password), None) => {
+            let password = checked_password(password.expose_secret())?;
+            let hash = hash(api, tenant.id, password.clone()).await?;
+            let verifiers = verifiers(api, tenant, Wanted::by(policy), password).await?;
+            Ok(Some(NewCredential { hash, verifiers }))
+        }
+        (None, Some(brought)) => checked(brought.expose_secret()).map(|hash| Some(hash.into())),
     }
+}
+
+/// What is wanted of a password beside its hash, sealed.
+async fn verifiers(
+    api: &Api,
+    tenant: &Tenant,
+    wanted: Wanted,
+    password: Password,
+) -> Result<Option<Vec<u8>>, Problem> {
+    if wanted.is_empty() {
+        return Ok(None);
+    }
+    let derived = api.hasher.verifiers_for(tenant.id, wanted, password).await;
+    let octets = derived.ok_or_else(|| Problem::unavailable(true))?.to_octets();
+    let sealed = api.blob.seal_secret(tenant.id, &tenant.key, Verifiers::PURPOSE, &octets).await?;
+    Ok(Some(sealed))
 }
 
 /// A hash of another system, if it is one that logins can be verified against.
@@ -127,7 +150,7 @@ fn checked(hash: &str) -> Result<String, Problem> {
     }
 }
 
-async fn hash(api: &Api, tenant: TenantId, password: &str) -> Result<String, Problem> {
+fn checked_password(password: &str) -> Result<Password, Problem> {
     if password.is_empty() || password.len() > PASSWORD_OCTETS_MAX {
         let detail = format!("a password is 1 to {PASSWORD_OCTETS_MAX} octets");
         return Err(Problem::invalid("password", detail));
@@ -135,7 +158,10 @@ async fn hash(api: &Api, tenant: TenantId, password: &str) -> Result<String, Pro
     if password.chars().any(|c| matches!(c, '\r' | '\n' | '\0')) {
         return Err(Problem::invalid("password", "a password cannot hold CR, LF or NUL"));
     }
-    let password = Password::new(password.as_bytes().to_vec());
+    Ok(Password::new(password.as_bytes().to_vec()))
+}
+
+async fn hash(api: &Api, tenant: TenantId, password: Password) -> Result<String, Problem> {
     api.hasher.hash_for(tenant, password).await.map_err(|error| {
         tracing::warn!(%error, "password could not be hashed");
         Problem::unavailable(true)

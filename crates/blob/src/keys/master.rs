@@ -31,6 +31,7 @@ const SEALED_OCTETS: usize = SEALED_AT + KEY_OCTETS + 16;
 pub struct MasterKey {
     seal: LessSafeKey,
     check: [u8; 32],
+    decoy: [u8; 32],
     id: [u8; KEY_ID_OCTETS],
 }
 
@@ -53,6 +54,12 @@ impl MasterKey {
         self.check
     }
 
+    /// What unknown names are answered with in place of what an account has: the same on every node, and not to be
+    /// foreseen by others.
+    pub fn decoy_key(&self) -> [u8; 32] {
+        self.decoy
+    }
+
     /// Each use has a key of its own, so that what is published (check value, id) has no bearing on what
     /// seals. The octets given are random already, so HKDF's extract step is not needed (RFC 5869 §3.3).
     fn from_octets(octets: &[u8; 32]) -> Option<Self> {
@@ -62,6 +69,7 @@ impl MasterKey {
             seal: LessSafeKey::new(UnboundKey::new(&AES_256_GCM, seal.as_slice()).ok()?),
             check: derive(&master, b"postern master key v1: check value")?,
             id: derive(&master, b"postern master key v1: key id")?,
+            decoy: derive(&master, b"postern master key v1: decoys")?,
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use maildrop::LoginMechanism;
 use pop3_proto::Verb;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Registry};
 
@@ -120,7 +121,7 @@ impl Pop3Metrics {
                 "pop3_logins_total",
                 "POP3 logins by mechanism and outcome",
                 ["mechanism", "outcome"],
-                [&["USER"], &LOGIN_OUTCOMES],
+                [&LoginMechanism::ALL.map(LoginMechanism::as_str), &LOGIN_OUTCOMES],
             )?,
             login_duration: durations(
                 registry,
@@ -184,9 +185,9 @@ impl Pop3Metrics {
         Command { metrics: self.commands.get(verb as usize), start: Instant::now(), good: false }
     }
 
-    /// Counts a login by USER and PASS that was begun at `start`.
-    pub(crate) fn login(&self, outcome: &'static str, start: Instant) {
-        self.logins.with_label_values(&["USER", outcome]).inc();
+    /// Counts a login that was begun at `start`.
+    pub(crate) fn login(&self, mechanism: LoginMechanism, outcome: &'static str, start: Instant) {
+        self.logins.with_label_values(&[mechanism.as_str(), outcome]).inc();
         self.login_duration.with_label_values(&[outcome]).observe(seconds_since(start));
     }
 

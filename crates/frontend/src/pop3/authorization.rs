@@ -5,12 +5,12 @@ use std::time::Instant;
 use auth::{AuthError, Password, Verified};
 use maildrop::{Access, LoginMechanism, LoginScope, OpenError, OpenMaildrop, State, TenantId, port::Traffic};
 use pop3_proto::{
-    Authorization, AuthorizationStep, CloseReason, Credentials, DropListing, Login, Refusal, StartTls, Terms,
-    Tls, Transaction, Verb,
+    ApopCredentials, Authorization, AuthorizationStep, CloseReason, Credentials, DropListing, Login, Refusal,
+    StartTls, Terms, Tls, Transaction, Verb,
 };
 use tracing::{debug, info, warn};
 
-use super::{Session, Tenancy};
+use super::{Session, Tenancy, sasl::Exchanged};
 use crate::{
     stream::{Peer, Stream},
     wire::End,
@@ -22,6 +22,24 @@ pub(super) enum Authorized {
     Login(Transaction, Box<OpenMaildrop>),
     /// With the connection.
     Closed(&'static str),
+}
+
+/// What a login rests on.
+pub(super) struct Proof {
+    /// The name the client gave; empty where it did not get so far.
+    pub(super) login: String,
+    pub(super) mechanism: LoginMechanism,
+    pub(super) how: How,
+}
+
+/// How a login is proved.
+pub(super) enum How {
+    /// By a password, still to be verified.
+    Password(Password),
+    /// By an exchange that has been verified.
+    Verified(Box<Verified>),
+    /// Not at all.
+    Refused(AuthError),
 }
 
 impl Session<'_> {
@@ -41,30 +59,40 @@ impl Session<'_> {
                 if let Some(end) = self.wire.end() {
                     return Err(end);
                 }
-                let left = self.login_deadline.saturating_duration_since(tokio::time::Instant::now());
-                // Asked for by itself: octets that are there already are read even where no time is left.
-                if left.is_zero() {
-                    return Err(End::Idle);
+                self.fill_before_login().await?;
+            };
+            let logging_in = match step {
+                AuthorizationStep::Continue(next) => Err(AuthorizationStep::Continue(next)),
+                AuthorizationStep::Login(login, credentials) => Ok((login, Proof::of(&credentials))),
+                AuthorizationStep::Apop(login, credentials) => {
+                    let proof = Box::pin(self.apop(credentials)).await;
+                    Ok((login, proof))
                 }
-                self.fill(self.service.config.login_timeout.min(left)).await?;
+                AuthorizationStep::Sasl(exchange, initial) => {
+                    match Box::pin(self.exchange(exchange, initial)).await? {
+                        Exchanged::Proof(login, proof) => Ok((login, *proof)),
+                        Exchanged::Ended(step) => Err(step),
+                    }
+                }
+                step @ (AuthorizationStep::StartTls(_) | AuthorizationStep::Close(_)) => Err(step),
+            };
+            let step = match logging_in {
+                Ok((login, proof)) => match Box::pin(self.log_in(login, proof)).await {
+                    Ok(authorized) => {
+                        command.done(true);
+                        return Ok(authorized);
+                    }
+                    Err(step) => step,
+                },
+                Err(step) => step,
             };
             state = match step {
                 AuthorizationStep::Continue(state) => state,
-                AuthorizationStep::Login(login, credentials) => {
-                    match Box::pin(self.log_in(login, credentials)).await {
-                        Ok(authorized) => {
-                            command.done(true);
-                            return Ok(authorized);
-                        }
-                        Err(AuthorizationStep::Continue(state)) => state,
-                        Err(step) => return Ok(Authorized::Closed(reason_of(&step))),
-                    }
-                }
                 AuthorizationStep::StartTls(handshake) => match Box::pin(self.start_tls(handshake)).await? {
                     Some(state) => state,
                     None => return Ok(Authorized::Closed("tls_failed")),
                 },
-                step @ AuthorizationStep::Close(_) => {
+                step => {
                     command.done(self.wire.reply_is_good());
                     return Ok(Authorized::Closed(reason_of(&step)));
                 }
@@ -74,22 +102,41 @@ impl Session<'_> {
         }
     }
 
-    /// Verifies a password and takes the maildrop's lock.
-    async fn log_in(
-        &mut self,
-        login: Login,
-        credentials: Credentials,
-    ) -> Result<Authorized, AuthorizationStep> {
+    /// Waits for the client's next octets, for as long as a stranger may take.
+    pub(super) async fn fill_before_login(&mut self) -> Result<(), End> {
+        let left = self.login_deadline.saturating_duration_since(tokio::time::Instant::now());
+        // Asked for by itself: octets that are there already are read even where no time is left.
+        if left.is_zero() {
+            return Err(End::Idle);
+        }
+        self.fill(self.service.config.login_timeout.min(left)).await
+    }
+
+    /// Verifies an APOP digest.
+    async fn apop(&self, credentials: ApopCredentials) -> Proof {
+        let ApopCredentials { login, digest } = credentials;
+        let timestamp = self.apop.as_deref().unwrap_or_default();
+        let how = match self.service.authenticator.verify_apop(&login, timestamp, digest).await {
+            Ok(verified) => How::Verified(Box::new(verified)),
+            Err(error) => How::Refused(error),
+        };
+        Proof { login, mechanism: LoginMechanism::Apop, how }
+    }
+
+    /// Verifies who it is and takes the maildrop's lock.
+    async fn log_in(&mut self, login: Login, proof: Proof) -> Result<Authorized, AuthorizationStep> {
         let start = Instant::now();
         let metrics = &self.service.metrics;
-        let refused = match self.open(&credentials).await {
+        let Proof { login: name, mechanism, how } = proof;
+        let refused = match self.open(&name, mechanism, how).await {
             Ok(maildrop) => {
-                metrics.pop3.login("ok", start);
+                metrics.pop3.login(mechanism, "ok", start);
                 metrics.tenants.login(maildrop.tenant_id(), "ok");
                 let span = tracing::Span::current();
                 span.record("tenant.id", tracing::field::display(maildrop.tenant_id()));
                 span.record("mailbox.id", tracing::field::display(maildrop.mailbox_id()));
-                self.tally.user = Some(credentials.login.into());
+                self.tally.user = Some(name.into());
+                self.lines.set_max_auth_octets(0);
                 self.logged_in = Some(self.service.tenancy.sessions.log_in(self.id));
                 if let Some(logged_in) = &self.logged_in {
                     self.wire.end_with(logged_in.ended.clone());
@@ -110,32 +157,36 @@ impl Session<'_> {
             }
             Err(refused) => refused,
         };
-        metrics.pop3.login(refused.outcome, start);
+        metrics.pop3.login(mechanism, refused.outcome, start);
         if let Some(tenant) = refused.tenant {
             metrics.tenants.login(tenant, refused.outcome);
         }
         // What watches for guessing reads this; the name is what the client said, and nobody's perhaps.
-        info!(user = credentials.login, outcome = refused.outcome, "login was refused");
+        info!(user = name, mechanism = mechanism.as_str(), outcome = refused.outcome, "login was refused");
         Err(login.refuse(refused.refusal, &mut self.wire.out))
     }
 
-    async fn open(&self, credentials: &Credentials) -> Result<OpenMaildrop, Refused> {
-        let password = Password::new(credentials.password.expose().to_vec());
+    async fn open(&self, login: &str, mechanism: LoginMechanism, how: How) -> Result<OpenMaildrop, Refused> {
         let authenticator = &self.service.authenticator;
-        let mut verified = authenticator.verify(&credentials.login, &password).await.map_err(refused)?;
+        let (mut verified, password) = match how {
+            How::Password(password) => {
+                (authenticator.verify(login, &password).await.map_err(refused)?, Some(password))
+            }
+            How::Verified(verified) => (*verified, None),
+            How::Refused(error) => return Err(refused(error)),
+        };
         let peer = self.peer.to_string();
         loop {
             let tenant = verified.access.tenant;
             let refused_with = |refusal, outcome| Refused { refusal, outcome, tenant: Some(tenant) };
-            if let Err(refused_login) = self.admit(&verified).await {
-                // What is remembered may have been changed for the better since.
-                let login = &credentials.login;
-                if !verified.remembered
-                    || authenticator.is_current(login, &verified).await.map_err(refused)?
-                {
+            // What is remembered may have been changed since; and only a password is.
+            let again = password.as_ref().filter(|_| verified.remembered);
+            if let Err(refused_login) = self.admit(&verified, mechanism).await {
+                let Some(password) = again else { return Err(refused_login) };
+                if authenticator.is_current(login, &verified).await.map_err(refused)? {
                     return Err(refused_login);
                 }
-                verified = authenticator.verify_again(login, &password).await.map_err(refused)?;
+                verified = authenticator.verify_again(login, password).await.map_err(refused)?;
                 continue;
             }
             let start = Instant::now();
@@ -147,13 +198,14 @@ impl Session<'_> {
                     self.service.metrics.pop3.lock_conflicts.inc();
                     return Err(refused_with(Refusal::InUse, "in_use"));
                 }
-                // What was remembered is no longer so: ask the directory.
-                Err(OpenError::Stale) if verified.remembered => {
-                    verified =
-                        authenticator.verify_again(&credentials.login, &password).await.map_err(refused)?;
-                }
-                // Changed between two statements: the client may simply try again.
-                Err(OpenError::Stale) => return Err(refused_with(Refusal::Temporary, "unavailable")),
+                Err(OpenError::Stale) => match again {
+                    // What was remembered is no longer so: ask the directory.
+                    Some(password) => {
+                        verified = authenticator.verify_again(login, password).await.map_err(refused)?;
+                    }
+                    // Changed between two statements: the client may simply try again.
+                    None => return Err(refused_with(Refusal::Temporary, "unavailable")),
+                },
                 Err(OpenError::TooSoon) => return Err(refused_with(Refusal::LoginDelay, "login_delay")),
                 Err(OpenError::TooManySessions) => {
                     self.service.metrics.tenants.refusal(tenant, "sessions");
@@ -169,14 +221,14 @@ impl Session<'_> {
 
     /// Whether tenant and mailbox let this login in. Asked only of who has the right password: to others they
     /// do not tell that they exist.
-    async fn admit(&self, verified: &Verified) -> Result<(), Refused> {
+    async fn admit(&self, verified: &Verified, mechanism: LoginMechanism) -> Result<(), Refused> {
         let Access { tenant, mailbox, rules, .. } = &verified.access;
         let refused_with = |refusal, outcome| Err(Refused { refusal, outcome, tenant: Some(*tenant) });
         let policy = &rules.mailbox;
         if verified.state != State::Active {
             return refused_with(Refusal::Permanent, "suspended");
         }
-        if policy.pop3 == Some(false) || !policy.takes(LoginMechanism::User) {
+        if policy.pop3 == Some(false) || !policy.takes(mechanism) {
             return refused_with(Refusal::Permanent, "disabled");
         }
         let in_the_clear = self.wire.tls_version() == "none" && self.peer != Peer::Unix;
@@ -220,8 +272,9 @@ impl Session<'_> {
                 let (metrics, version) = (&self.service.metrics.pop3, self.wire.tls_version());
                 metrics.handshake(self.listener, Ok(version));
                 self.active = metrics.active(self.listener, version);
-                self.lines = pop3_proto::LineBuffer::default();
-                Ok(Some(handshake.established()))
+                self.lines = super::lines_before_login();
+                let offered = self.service.mechanisms(&self.wire);
+                Ok(Some(handshake.established().with_mechanisms(offered)))
             }
             Err(error) => {
                 self.service.metrics.pop3.handshake(self.listener, Err(&error));
@@ -229,6 +282,15 @@ impl Session<'_> {
                 Ok(None)
             }
         }
+    }
+}
+
+impl Proof {
+    /// By USER and PASS.
+    fn of(credentials: &Credentials) -> Self {
+        let password = Password::new(credentials.password.expose().to_vec());
+        let login = credentials.login.clone();
+        Self { login, mechanism: LoginMechanism::User, how: How::Password(password) }
     }
 }
 

@@ -13,7 +13,7 @@ mod tenants;
 use async_trait::async_trait;
 use maildrop::{
     Actor, Address, Alias, AliasAddress, ApiKey, ApiKeyId, AppPassword, Certificate, CredentialId, Domain,
-    DomainName, Mailbox, MailboxId, NewMailbox, Tenant, TenantId, TenantName,
+    DomainName, Mailbox, MailboxId, NewCredential, NewMailbox, Tenant, TenantId, TenantName,
     port::{
         Account, Conflict, Directory, HostCertificate, IndexError, MailboxQuery, MailboxUpdate,
         ResolvedRecipient, TenantDeletion, TenantUpdate,
@@ -169,11 +169,11 @@ impl Directory for Postgres {
         &self,
         tenant: TenantId,
         address: &Address,
-        password_hash: &str,
+        credential: &NewCredential,
         actor: &Actor,
         at: OffsetDateTime,
     ) -> Result<bool, IndexError> {
-        self.set_password(tenant, address, password_hash, actor, at).await
+        self.set_password(tenant, address, credential, actor, at).await
     }
 
     async fn rehash(
@@ -184,6 +184,16 @@ impl Directory for Postgres {
         new: &str,
     ) -> Result<(), IndexError> {
         self.rehash(tenant, mailbox, old, new).await
+    }
+
+    async fn keep_verifiers(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        credential_version: i64,
+        sealed: &[u8],
+    ) -> Result<(), IndexError> {
+        self.keep_verifiers(tenant, mailbox, credential_version, sealed).await
     }
 
     async fn delete_mailbox(

@@ -1,7 +1,7 @@
 //! Who exists, and who may know it (P5).
 
 use maildrop::{
-    Domain, SealedKey, TenantName,
+    Domain, NewCredential, NewMailbox, SealedKey, TenantName,
     port::{Conflict, IndexError, MailboxQuery},
 };
 
@@ -86,10 +86,36 @@ pub(crate) async fn passwords_change_with_their_version(backend: &Backend) {
     let one = tenant(&backend.store, "one").await;
     mailbox(&backend.store, one, "a@one.test", None).await;
     let a = address("a@one.test");
-    assert!(directory.set_password(one, &a, "$hash$9", &actor(), AT).await.unwrap());
+    assert!(directory.set_password(one, &a, &"$hash$9".to_owned().into(), &actor(), AT).await.unwrap());
     let account = directory.all_tenants_account(&a).await.unwrap().unwrap();
     assert_eq!((account.credential_version, account.password_hash.as_deref()), (2, Some("$hash$9")));
-    assert!(!directory.set_password(one, &address("b@one.test"), "x", &actor(), AT).await.unwrap());
+    // What is kept beside the hash goes with it, and is kept for the version it was made for.
+    assert_eq!(account.verifiers, None);
+    let with = NewCredential { hash: "$hash$10".into(), verifiers: Some(b"sealed".to_vec()) };
+    assert!(directory.set_password(one, &a, &with, &actor(), AT).await.unwrap());
+    let kept = async || directory.all_tenants_account(&a).await.unwrap().unwrap().verifiers;
+    assert_eq!(kept().await.as_deref(), Some(&b"sealed"[..]));
+    directory.keep_verifiers(one, account.mailbox, 2, b"of the password before").await.unwrap();
+    assert_eq!(kept().await.as_deref(), Some(&b"sealed"[..]));
+    let two = tenant(&backend.store, "two").await;
+    directory.keep_verifiers(two, account.mailbox, 3, b"of another tenant").await.unwrap();
+    assert_eq!(kept().await.as_deref(), Some(&b"sealed"[..]));
+    directory.keep_verifiers(one, account.mailbox, 3, b"new").await.unwrap();
+    assert_eq!(kept().await.as_deref(), Some(&b"new"[..]));
+    let account = directory.all_tenants_account(&a).await.unwrap().unwrap();
+    assert_eq!(account.credential_version, 3, "nobody has to log in anew");
+    assert!(directory.set_password(one, &a, &"$hash$11".to_owned().into(), &actor(), AT).await.unwrap());
+    assert_eq!(kept().await, None);
+    let new = NewMailbox { credential: Some(with), ..new_mailbox("c@one.test") };
+    create(&backend.store, one, &new).await.unwrap();
+    let made = directory.all_tenants_account(&address("c@one.test")).await.unwrap().unwrap();
+    assert_eq!(made.verifiers.as_deref(), Some(&b"sealed"[..]));
+    assert!(
+        !directory
+            .set_password(one, &address("b@one.test"), &"x".to_owned().into(), &actor(), AT)
+            .await
+            .unwrap()
+    );
 }
 
 pub(crate) async fn deletions_are_whole(backend: &Backend) {
@@ -129,7 +155,7 @@ pub(crate) async fn tenants_do_not_meet(backend: &Backend) {
     assert!(
         !directory.list_domains(two, None, 10).await.unwrap().iter().any(|d| d.name.as_str() == "one.test")
     );
-    assert!(!directory.set_password(two, &at, "x", &actor(), AT).await.unwrap());
+    assert!(!directory.set_password(two, &at, &"x".to_owned().into(), &actor(), AT).await.unwrap());
     assert!(!directory.delete_mailbox(two, &at, &actor(), AT).await.unwrap());
     assert!(!directory.delete_domain(two, &domain("one.test"), &actor(), AT).await.unwrap());
     assert!(store.index.listing(two, a, maildrop::Uid(99)).await.unwrap().is_empty());
@@ -149,7 +175,7 @@ pub(crate) async fn changes_are_audited(backend: &Backend) {
     let one = tenant(store, "one").await;
     mailbox(store, one, "a@one.test", None).await;
     let a = address("a@one.test");
-    store.directory.set_password(one, &a, "x", &actor(), AT).await.unwrap();
+    store.directory.set_password(one, &a, &"x".to_owned().into(), &actor(), AT).await.unwrap();
     store.directory.delete_mailbox(one, &a, &actor(), AT).await.unwrap();
     store.directory.delete_domain(one, &domain("one.test"), &actor(), AT).await.unwrap();
     delete_tenant(store, one).await;

@@ -63,7 +63,7 @@ pub(crate) fn new_mailbox(at: &str) -> NewMailbox {
     NewMailbox {
         id: MailboxId::generate(),
         address: address(at),
-        password_hash: Some("$hash$1".into()),
+        credential: Some("$hash$1".to_owned().into()),
         suspended: false,
         settings: MailboxSettings::default(),
     }

@@ -137,7 +137,7 @@ pub(crate) async fn mailboxes_are_created_one_by_one_in_one_call(backend: &Backe
         let account = store.directory.all_tenants_account(&address(at)).await.unwrap().unwrap();
         assert_eq!(account.password_hash.as_deref(), Some("$hash$1"));
     }
-    let none = NewMailbox { password_hash: None, ..new_mailbox("c@one.test") };
+    let none = NewMailbox { credential: None, ..new_mailbox("c@one.test") };
     create(store, one, &none).await.unwrap();
     let account = store.directory.all_tenants_account(&address("c@one.test")).await.unwrap().unwrap();
     assert_eq!(account.password_hash, None);

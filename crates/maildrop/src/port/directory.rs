@@ -7,8 +7,8 @@ use time::OffsetDateTime;
 
 use crate::{
     Actor, Address, Alias, AliasAddress, ApiKey, ApiKeyId, AppPassword, Certificate, CredentialId, Domain,
-    DomainName, LoginScope, Mailbox, MailboxId, MailboxSettings, NewMailbox, Rules, SealedKey, State, Tenant,
-    TenantId, TenantName, TenantSettings,
+    DomainName, LoginScope, Mailbox, MailboxId, MailboxSettings, NewCredential, NewMailbox, Rules, SealedKey,
+    State, Tenant, TenantId, TenantName, TenantSettings,
     port::{Conflict, IndexError},
 };
 
@@ -146,13 +146,13 @@ pub trait Directory: Send + Sync + std::fmt::Debug {
         at: OffsetDateTime,
     ) -> Result<Option<Mailbox>, IndexError>;
 
-    /// Replaces the password's hash; `false` where there is no such mailbox. Every node that remembers the
-    /// old password forgets it at its next use.
+    /// Replaces the password's hash and what is kept beside it; `false` where there is no such mailbox. Every node
+    /// that remembers the old password forgets it at its next use.
     async fn set_password(
         &self,
         tenant: TenantId,
         address: &Address,
-        password_hash: &str,
+        credential: &NewCredential,
         actor: &Actor,
         at: OffsetDateTime,
     ) -> Result<bool, IndexError>;
@@ -165,6 +165,16 @@ pub trait Directory: Send + Sync + std::fmt::Debug {
         mailbox: MailboxId,
         old: &str,
         new: &str,
+    ) -> Result<(), IndexError>;
+
+    /// Keeps verifiers of a password beside its hash, sealed under the tenant's key, if the credential is still of
+    /// this version. Nobody is asked to log in anew.
+    async fn keep_verifiers(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        credential_version: i64,
+        sealed: &[u8],
     ) -> Result<(), IndexError>;
 
     /// Deletes a mailbox with its messages, aliases and credentials; `false` where there is none.
@@ -321,6 +331,8 @@ pub struct Account {
     pub credential_version: i64,
     /// The password's hash, if it has one.
     pub password_hash: Option<String>,
+    /// What mechanisms that never see the password are verified by, sealed under the tenant's key.
+    pub verifiers: Option<Vec<u8>>,
     /// The app passwords that have not expired, oldest first.
     pub app_passwords: Vec<AppPasswordHash>,
     /// What it lives under.

@@ -1,8 +1,9 @@
 //! A driver without I/O, and the transcript check built on it.
 
 use pop3_proto::{
-    Authorization, AuthorizationStep, ByteStuffer, CloseReason, DropListing, LineBuffer, MessageNumber,
-    Policy, Refusal, Request, Tls, TopLimit, Transaction, TransactionStep, replies,
+    Authorization, AuthorizationStep, ByteStuffer, CloseReason, DropListing, LineBuffer, MAX_LINE_OCTETS,
+    MAX_SASL_LINE_OCTETS, Mechanism, MessageNumber, Policy, Refusal, Request, SaslChallenged, SaslExchange,
+    SaslStep, Tls, Token, TopLimit, Transaction, TransactionStep, replies,
 };
 
 /// The maildrop of RFC 1939 §10: two messages of 120 and 200 octets.
@@ -32,6 +33,8 @@ pub(crate) struct Connection {
 
 enum State {
     Authorization(Authorization),
+    /// An exchange, and the login name LOGIN was told.
+    Sasl(SaslChallenged, Option<Vec<u8>>),
     Transaction(Transaction),
     Over,
 }
@@ -41,12 +44,14 @@ impl Connection {
         let state = Authorization::new(policy);
         let mut out = Vec::new();
         state.greeting(&mut out);
+        let mut input = LineBuffer::default();
+        input.set_max_auth_octets(MAX_SASL_LINE_OCTETS);
         Self {
             out,
             steps: Vec::new(),
             removed: None,
             closed: None,
-            input: LineBuffer::default(),
+            input,
             state: State::Authorization(state),
             maildrop: two_messages(),
             commit_fails: false,
@@ -79,6 +84,14 @@ impl Connection {
                     let step = state.line(line, &mut self.out);
                     self.authorization(step);
                 }
+                State::Sasl(challenged, name) => {
+                    let step = challenged.line(line, &mut self.out);
+                    self.input.set_max_octets(MAX_LINE_OCTETS);
+                    match step {
+                        SaslStep::Response(exchange, token) => self.respond(exchange, Some(&token), name),
+                        SaslStep::Ended(step) => self.authorization(step),
+                    }
+                }
                 State::Transaction(state) => {
                     let step = state.line(line, &mut self.out);
                     self.transaction(step);
@@ -109,6 +122,12 @@ impl Connection {
                 let step = login.refuse(refusal, &mut self.out);
                 self.authorization(step);
             }
+            AuthorizationStep::Apop(login, credentials) => {
+                self.steps.push(format!("Apop {} {:02x?}", credentials.login, credentials.digest));
+                let step = login.refuse(Refusal::BadCredentials, &mut self.out);
+                self.authorization(step);
+            }
+            AuthorizationStep::Sasl(exchange, initial) => self.respond(exchange, initial.as_ref(), None),
             AuthorizationStep::StartTls(start_tls) => {
                 self.steps.push("StartTls".to_owned());
                 if !self.input.is_empty() {
@@ -120,6 +139,36 @@ impl Connection {
             }
             AuthorizationStep::Close(reason) => self.closed = Some(reason),
         }
+    }
+
+    /// PLAIN and LOGIN as far as a transcript needs them.
+    fn respond(&mut self, exchange: SaslExchange, token: Option<&Token>, name: Option<Vec<u8>>) {
+        let mechanism = exchange.mechanism();
+        let Some(token) = token else {
+            let prompt: &[u8] = if mechanism == Mechanism::Login { b"User Name\0" } else { b"" };
+            return self.challenge(exchange, prompt, None);
+        };
+        self.steps.push(format!("{} {}", mechanism.as_str(), String::from_utf8_lossy(token.expose())));
+        let good = match (mechanism, name) {
+            (Mechanism::Login, None) => {
+                return self.challenge(exchange, b"Password\0", Some(token.expose().to_vec()));
+            }
+            (Mechanism::Login, Some(name)) => name == b"mrose" && token.expose() == b"secret",
+            _ => token.expose() == b"\0mrose\0secret",
+        };
+        let login = exchange.end();
+        if good {
+            let listing = self.listing();
+            self.state = State::Transaction(login.accept(listing, &mut self.out));
+        } else {
+            let step = login.refuse(Refusal::BadCredentials, &mut self.out);
+            self.authorization(step);
+        }
+    }
+
+    fn challenge(&mut self, exchange: SaslExchange, octets: &[u8], name: Option<Vec<u8>>) {
+        self.state = State::Sasl(exchange.challenge(octets, &mut self.out), name);
+        self.input.set_max_octets(MAX_SASL_LINE_OCTETS);
     }
 
     fn transaction(&mut self, step: TransactionStep) {

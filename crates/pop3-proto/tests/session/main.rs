@@ -4,5 +4,6 @@ mod driver;
 mod login;
 mod numbers;
 mod properties;
+mod sasl;
 mod states;
 mod transcripts;

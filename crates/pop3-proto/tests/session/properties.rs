@@ -1,6 +1,6 @@
 //! Properties: splits do not matter, nothing panics, nothing grows.
 
-use pop3_proto::{ByteStuffer, MAX_LINE_OCTETS, TopLimit};
+use pop3_proto::{ByteStuffer, MAX_LINE_OCTETS, MAX_SASL_LINE_OCTETS, TopLimit};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -35,6 +35,16 @@ fn client_input_with(starts_tls: &'static str) -> impl Strategy<Value = Vec<u8>>
         "TOP 2 1",
         "QUIT",
         "AUTH",
+        "AUTH PLAIN",
+        "AUTH PLAIN AG1yb3NlAHNlY3JldA==",
+        "AUTH PLAIN =",
+        "AUTH LOGIN",
+        "AUTH SCRAM-SHA-256",
+        "AG1yb3NlAHNlY3JldA==",
+        "bXJvc2U=",
+        "c2VjcmV0",
+        "*",
+        "=",
         "",
         " ",
         "GET / HTTP/1.0",
@@ -67,7 +77,7 @@ fn run(connection: fn() -> Connection, input: &[u8], sizes: &[usize]) -> Connect
     for &size in sizes.iter().cycle() {
         let (piece, next) = rest.split_at(size.min(rest.len()));
         connection.feed(piece);
-        assert!(connection.is_over() || connection.input.buffered() < MAX_LINE_OCTETS);
+        assert!(connection.is_over() || connection.input.buffered() < MAX_SASL_LINE_OCTETS);
         rest = next;
         if rest.is_empty() {
             break;

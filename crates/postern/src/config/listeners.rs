@@ -4,9 +4,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use admin_api::ApiLimits;
 use frontend::{ListenAddr, PlaintextAuth};
+use maildrop::LoginMechanism;
 use serde::Deserialize;
 
-use super::types::{Secret, duration, list, plaintext_auth};
+use super::types::{Secret, duration, list, mechanisms, plaintext_auth};
 
 /// POP3 in the clear, with STLS where there is a certificate.
 #[derive(Debug, Clone, Deserialize)]
@@ -18,6 +19,9 @@ pub(crate) struct Pop3 {
     /// Whether USER and PASS are taken without TLS: `never`, `loopback`, `always`. Default: `loopback`.
     #[serde(deserialize_with = "plaintext_auth")]
     pub(crate) plaintext_auth: PlaintextAuth,
+    /// The ways to log in that are offered besides USER and PASS, POP3S included. Default: `PLAIN`, `LOGIN`.
+    #[serde(deserialize_with = "mechanisms")]
+    pub(crate) mechanisms: Vec<LoginMechanism>,
     /// Longest silence before login. Default: 1 min.
     #[serde(deserialize_with = "duration")]
     pub(crate) login_timeout: Duration,
@@ -39,6 +43,7 @@ impl Default for Pop3 {
         Self {
             listen: Vec::new(),
             plaintext_auth: defaults.plaintext_auth,
+            mechanisms: defaults.mechanisms,
             login_timeout: defaults.login_timeout,
             idle_timeout: defaults.idle_timeout,
             write_timeout: defaults.write_timeout,

@@ -3,6 +3,7 @@
 use std::{fmt, path::Path, str::FromStr, time::Duration};
 
 use frontend::PlaintextAuth;
+use maildrop::LoginMechanism;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
@@ -115,6 +116,30 @@ where
         other => return Err(D::Error::custom(format!("{other} is no list of texts"))),
     };
     texts.iter().map(|text| text.parse().map_err(|e| D::Error::custom(format!("\"{text}\": {e}")))).collect()
+}
+
+/// Ways to log in that a node can offer besides USER and PASS.
+pub(super) fn mechanisms<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<LoginMechanism>, D::Error> {
+    let names: Vec<String> = list(deserializer)?;
+    let known = |name: &str| {
+        LoginMechanism::ALL
+            .into_iter()
+            .filter(|mechanism| {
+                !matches!(
+                    mechanism,
+                    LoginMechanism::User | LoginMechanism::OauthBearer | LoginMechanism::Xoauth2
+                )
+            })
+            .find(|mechanism| mechanism.as_str().eq_ignore_ascii_case(name))
+    };
+    let unknown = |name: &str| {
+        D::Error::custom(format!(
+            "\"{name}\" is none of PLAIN, LOGIN, SCRAM-SHA-256, SCRAM-SHA-1, CRAM-MD5 and APOP"
+        ))
+    };
+    names.iter().map(|name| known(name).ok_or_else(|| unknown(name))).collect()
 }
 
 /// `never`, `loopback` or `always`.

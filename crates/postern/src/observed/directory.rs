@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use maildrop::{
     Actor, Address, Alias, AliasAddress, ApiKey, ApiKeyId, AppPassword, Certificate, CredentialId, Domain,
-    DomainName, Mailbox, MailboxId, NewMailbox, Tenant, TenantId, TenantName,
+    DomainName, Mailbox, MailboxId, NewCredential, NewMailbox, Tenant, TenantId, TenantName,
     port::{
         Account, Conflict, Directory, HostCertificate, IndexError, MailboxQuery, MailboxUpdate,
         ResolvedRecipient, TenantDeletion, TenantUpdate,
@@ -180,11 +180,11 @@ impl Directory for ObservedDirectory {
         &self,
         tenant: TenantId,
         address: &Address,
-        password_hash: &str,
+        credential: &NewCredential,
         actor: &Actor,
         at: OffsetDateTime,
     ) -> Result<bool, IndexError> {
-        let work = self.directory.set_password(tenant, address, password_hash, actor, at);
+        let work = self.directory.set_password(tenant, address, credential, actor, at);
         self.observer.observe("set_password", work).await
     }
 
@@ -196,6 +196,17 @@ impl Directory for ObservedDirectory {
         new: &str,
     ) -> Result<(), IndexError> {
         self.observer.observe("rehash", self.directory.rehash(tenant, mailbox, old, new)).await
+    }
+
+    async fn keep_verifiers(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        credential_version: i64,
+        sealed: &[u8],
+    ) -> Result<(), IndexError> {
+        let work = self.directory.keep_verifiers(tenant, mailbox, credential_version, sealed);
+        self.observer.observe("keep_verifiers", work).await
     }
 
     async fn delete_mailbox(

@@ -24,7 +24,7 @@ impl Postgres {
                 sqlx::query(
                     "SELECT b.tenant_id, b.mailbox_id, t.state, b.state, t.revision, b.credential_version,
                             c.password_hash, t.limits, t.policy, b.policy,
-                            p.ids, p.hashes, p.scopes, p.expiries
+                            p.ids, p.hashes, p.scopes, p.expiries, c.verifiers
                        FROM domains d
                        JOIN tenants t ON t.tenant_id = d.tenant_id
                        JOIN mailboxes b ON b.tenant_id = d.tenant_id
@@ -111,6 +111,7 @@ fn account(row: &PgRow) -> Result<Account, IndexError> {
             tenant_revision: row.try_get(4)?,
             credential_version: row.try_get(5)?,
             password_hash: row.try_get(6)?,
+            verifiers: row.try_get(14)?,
             app_passwords: Vec::new(),
             rules: Arc::new(rules(limits, &of_tenant, &own)),
         };

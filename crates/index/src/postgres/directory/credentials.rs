@@ -1,7 +1,7 @@
 //! Passwords of mailboxes, and app passwords beside them.
 
 use maildrop::{
-    Actor, Address, AppPassword, CredentialId, MailboxId, TenantId,
+    Actor, Address, AppPassword, CredentialId, MailboxId, NewCredential, TenantId,
     port::{APP_PASSWORDS_MAX, Conflict, IndexError},
 };
 use sqlx::{Postgres as Db, Transaction};
@@ -23,7 +23,7 @@ impl Postgres {
         &self,
         tenant: TenantId,
         address: &Address,
-        password_hash: &str,
+        credential: &NewCredential,
         actor: &Actor,
         at: OffsetDateTime,
     ) -> Result<bool, IndexError> {
@@ -33,12 +33,14 @@ impl Postgres {
                 return Ok(false);
             };
             sqlx::query(
-                "INSERT INTO credentials (tenant_id, mailbox_id, password_hash) VALUES ($1, $2, $3)
-                 ON CONFLICT (tenant_id, mailbox_id) DO UPDATE SET password_hash = excluded.password_hash",
+                "INSERT INTO credentials (tenant_id, mailbox_id, password_hash, verifiers) VALUES ($1, $2, $3, $4)
+                 ON CONFLICT (tenant_id, mailbox_id)
+                 DO UPDATE SET password_hash = excluded.password_hash, verifiers = excluded.verifiers",
             )
             .bind(tenant.as_uuid())
             .bind(mailbox)
-            .bind(password_hash)
+            .bind(&credential.hash)
+            .bind(&credential.verifiers)
             .execute(&mut *tx)
             .await?;
             let (action, target) = ("mailbox.set_password", address.as_str());
@@ -74,6 +76,34 @@ impl Postgres {
                     .execute(&mut *tx)
                     .await?;
             }
+            tx.commit().await
+        })
+        .await
+    }
+
+    pub(super) async fn keep_verifiers(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        credential_version: i64,
+        sealed: &[u8],
+    ) -> Result<(), IndexError> {
+        self.repeatable(|| async {
+            let mut tx = self.scoped(tenant).await?;
+            // The mailbox's row is locked: a password that is set meanwhile comes after, and forgets this.
+            sqlx::query(
+                "UPDATE credentials c SET verifiers = $4
+                   FROM (SELECT tenant_id, mailbox_id FROM mailboxes
+                          WHERE tenant_id = $1 AND mailbox_id = $2 AND credential_version = $3
+                            FOR UPDATE) b
+                  WHERE c.tenant_id = b.tenant_id AND c.mailbox_id = b.mailbox_id",
+            )
+            .bind(tenant.as_uuid())
+            .bind(mailbox.as_uuid())
+            .bind(credential_version)
+            .bind(sealed)
+            .execute(&mut *tx)
+            .await?;
             tx.commit().await
         })
         .await

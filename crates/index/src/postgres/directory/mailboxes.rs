@@ -247,13 +247,15 @@ impl Postgres {
         let rows: Vec<&NewMailbox> =
             rows.into_iter().filter(|new| created.contains(&new.id.as_uuid())).collect();
         sqlx::query(
-            "INSERT INTO credentials (tenant_id, mailbox_id, password_hash)
-             SELECT $1, r.mailbox, r.hash FROM unnest($2::uuid[], $3::text[]) AS r (mailbox, hash)
+            "INSERT INTO credentials (tenant_id, mailbox_id, password_hash, verifiers)
+             SELECT $1, r.mailbox, r.hash, r.verifiers
+               FROM unnest($2::uuid[], $3::text[], $4::bytea[]) AS r (mailbox, hash, verifiers)
               WHERE r.hash IS NOT NULL",
         )
         .bind(tenant.as_uuid())
         .bind(rows.iter().map(|new| new.id.as_uuid()).collect::<Vec<_>>())
-        .bind(rows.iter().map(|new| new.password_hash.as_deref()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|new| Some(new.credential.as_ref()?.hash.as_str())).collect::<Vec<_>>())
+        .bind(rows.iter().map(|new| new.credential.as_ref()?.verifiers.as_deref()).collect::<Vec<_>>())
         .execute(&mut *tx)
         .await?;
         let made: Vec<Mailbox> = rows.iter().map(|new| first_mailbox(new, at)).collect();

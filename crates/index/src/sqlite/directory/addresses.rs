@@ -20,9 +20,20 @@ use crate::{
     words::{scope, state_within},
 };
 
-/// Who logs in: ids, states of tenant and mailbox, revision and version, hash, limits and policies.
-type AccountRow =
-    (Uuid, Uuid, String, String, i64, i64, String, Json<TenantLimits>, Json<Policy>, Json<Policy>);
+/// Who logs in: ids, states of tenant and mailbox, revision and version, hash, limits, policies and verifiers.
+type AccountRow = (
+    Uuid,
+    Uuid,
+    String,
+    String,
+    i64,
+    i64,
+    String,
+    Json<TenantLimits>,
+    Json<Policy>,
+    Json<Policy>,
+    Option<Vec<u8>>,
+);
 
 /// Where mail goes: ids, states, what is free, limits and policies.
 type RecipientRow = (
@@ -46,7 +57,7 @@ impl Sqlite {
     pub(super) async fn all_tenants_account(&self, login: &Address) -> Result<Option<Account>, IndexError> {
         let row: Option<AccountRow> = sqlx::query_as(
             "SELECT b.tenant_id, b.mailbox_id, t.state, b.state, t.revision, b.credential_version,
-                    b.password_hash, t.limits, t.policy, b.policy
+                    b.password_hash, t.limits, t.policy, b.policy, b.verifiers
                FROM domains d
                JOIN tenants t ON t.tenant_id = d.tenant_id
                JOIN mailboxes b ON b.tenant_id = d.tenant_id
@@ -58,7 +69,19 @@ impl Sqlite {
         .fetch_optional(&self.reader)
         .await
         .map_err(index_error)?;
-        let Some((tenant, mailbox, of_tenant, own, revision, version, hash, limits, defaults, policy)) = row
+        let Some((
+            tenant,
+            mailbox,
+            of_tenant,
+            own,
+            revision,
+            version,
+            hash,
+            limits,
+            defaults,
+            policy,
+            verifiers,
+        )) = row
         else {
             return Ok(None);
         };
@@ -88,6 +111,7 @@ impl Sqlite {
             tenant_revision: revision,
             credential_version: version,
             password_hash: Some(hash).filter(|hash| !hash.is_empty()),
+            verifiers,
             app_passwords: hashes.into_iter().map(app_password).collect::<Result<_, IndexError>>()?,
             rules: Arc::new(rules(limits, &defaults, &policy)),
         }))

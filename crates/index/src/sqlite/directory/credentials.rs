@@ -1,7 +1,7 @@
 //! Passwords of mailboxes, and app passwords beside them.
 
 use maildrop::{
-    Actor, Address, AppPassword, CredentialId, MailboxId, TenantId,
+    Actor, Address, AppPassword, CredentialId, MailboxId, NewCredential, TenantId,
     port::{APP_PASSWORDS_MAX, Conflict, IndexError},
 };
 use sqlx::SqliteConnection;
@@ -25,7 +25,7 @@ impl Sqlite {
         &self,
         tenant: TenantId,
         address: &Address,
-        password_hash: &str,
+        credential: &NewCredential,
         actor: &Actor,
         at: OffsetDateTime,
     ) -> Result<bool, IndexError> {
@@ -34,12 +34,15 @@ impl Sqlite {
             if renew_credentials(&mut tx, tenant, address).await?.is_none() {
                 return Ok(false);
             }
-            sqlx::query("UPDATE mailboxes SET password_hash = ? WHERE tenant_id = ? AND address = ?")
-                .bind(password_hash)
-                .bind(tenant.as_uuid())
-                .bind(address.as_str())
-                .execute(&mut *tx)
-                .await?;
+            sqlx::query(
+                "UPDATE mailboxes SET password_hash = ?, verifiers = ? WHERE tenant_id = ? AND address = ?",
+            )
+            .bind(&credential.hash)
+            .bind(&credential.verifiers)
+            .bind(tenant.as_uuid())
+            .bind(address.as_str())
+            .execute(&mut *tx)
+            .await?;
             let (action, target) = ("mailbox.set_password", address.as_str());
             Audit { tenant: Some(tenant), actor, at, action, target }
                 .write(&mut tx, NOTHING, NOTHING)
@@ -72,6 +75,27 @@ impl Sqlite {
                 .await
                 .map_err(index_error)?;
         }
+        Ok(())
+    }
+
+    pub(super) async fn keep_verifiers(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        credential_version: i64,
+        sealed: &[u8],
+    ) -> Result<(), IndexError> {
+        sqlx::query(
+            "UPDATE mailboxes SET verifiers = ?
+              WHERE tenant_id = ? AND mailbox_id = ? AND credential_version = ?",
+        )
+        .bind(sealed)
+        .bind(tenant.as_uuid())
+        .bind(mailbox.as_uuid())
+        .bind(credential_version)
+        .execute(&self.writer)
+        .await
+        .map_err(index_error)?;
         Ok(())
     }
 

@@ -219,14 +219,15 @@ async fn insert_mailbox(
         created_at: at,
     };
     let created = sqlx::query(
-        "INSERT INTO mailboxes (tenant_id, mailbox_id, address, password_hash, state, quota_octets,
+        "INSERT INTO mailboxes (tenant_id, mailbox_id, address, password_hash, verifiers, state, quota_octets,
                                 quota_messages, policy, created_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (tenant_id, address) DO NOTHING",
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (tenant_id, address) DO NOTHING",
     )
     .bind(tenant.as_uuid())
     .bind(new.id.as_uuid())
     .bind(new.address.as_str())
-    .bind(new.password_hash.as_deref().unwrap_or_default())
+    .bind(new.credential.as_ref().map_or("", |credential| &credential.hash))
+    .bind(new.credential.as_ref().and_then(|credential| credential.verifiers.as_deref()))
     .bind(state_word(made.state))
     .bind(new.settings.quota_octets.map(|n| n as i64))
     .bind(new.settings.quota_messages.map(|n| n as i64))

@@ -1,0 +1,258 @@
+//! SASL mechanisms (RFC 4422), the server's side: what tokens say, and whether it is so.
+//!
+//! ```text
+//!   Exchange ── respond(token) ──► Challenge ── respond(token) ──► … ──► Verified
+//!                     └──► Refused                    └──► Refused
+//! ```
+
+mod cram;
+mod plain;
+mod scram;
+mod verifiers;
+
+use std::borrow::Cow;
+
+use maildrop::{Address, LoginMechanism, port::Account};
+
+pub(crate) use cram::apop_is_good;
+pub use cram::timestamp as apop_timestamp;
+pub(crate) use scram::{Hash, ScramVerifier};
+pub use verifiers::{Verifiers, Wanted};
+
+use crate::{AuthError, Authenticator, Password, Verified};
+
+/// Material both ends of a TLS connection have and nobody between them does (RFC 5929, RFC 9266).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChannelBindings {
+    /// `tls-exporter`: 32 octets exported by TLS 1.3, or by TLS 1.2 with an extended master secret.
+    pub exporter: Option<Vec<u8>>,
+    /// `tls-server-end-point`: the hash of our certificate.
+    pub server_end_point: Option<Vec<u8>>,
+}
+
+impl ChannelBindings {
+    /// Whether there is any, so that mechanisms with channel binding can be offered.
+    pub fn any(&self) -> bool {
+        self.exporter.is_some() || self.server_end_point.is_some()
+    }
+
+    fn get(&self, name: &str) -> Option<&[u8]> {
+        match name {
+            "tls-exporter" => self.exporter.as_deref(),
+            "tls-server-end-point" => self.server_end_point.as_deref(),
+            _ => None,
+        }
+    }
+}
+
+/// A token that is not what its mechanism says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Malformed;
+
+/// An exchange on the server's side. It begins with the first response, or with none.
+#[derive(Debug)]
+pub struct Exchange {
+    mechanism: LoginMechanism,
+    plus: bool,
+    plus_offered: bool,
+    bindings: ChannelBindings,
+    /// Named in challenges.
+    hostname: String,
+    login: Option<String>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Start,
+    /// LOGIN has the name and waits for the password.
+    LoginName(String),
+    Cram {
+        challenge: String,
+    },
+    ScramFirst {
+        server: Box<scram::ServerFirst>,
+        /// Whose verifier it is; none for a decoy.
+        account: Option<Box<Account>>,
+    },
+    /// The client is told that the server knew the password too, and answers with nothing.
+    ScramLast(Box<Verified>),
+    Over,
+}
+
+/// What comes after a response.
+#[derive(Debug)]
+pub enum SaslReply {
+    /// Send this, and wait for the next.
+    Challenge(Vec<u8>),
+    /// The client gave its password: [`Exchange::login`] is to be verified by it.
+    Password(Password),
+    /// The client is who it says.
+    Verified(Box<Verified>),
+}
+
+impl Exchange {
+    /// An exchange of this mechanism; `plus` for its form with channel binding, `plus_offered` where that was on
+    /// offer. `hostname` is named in challenges.
+    ///
+    /// Of [`LoginMechanism`], those are meant that are SASL's.
+    pub fn new(
+        mechanism: LoginMechanism,
+        plus: bool,
+        plus_offered: bool,
+        bindings: ChannelBindings,
+        hostname: &str,
+    ) -> Self {
+        let hostname = hostname.to_owned();
+        Self { mechanism, plus, plus_offered, bindings, hostname, login: None, state: State::Start }
+    }
+
+    /// The name the client gave, once it did. It is the client's word until there is a [`SaslReply::Verified`].
+    pub fn login(&self) -> Option<&str> {
+        self.login.as_deref()
+    }
+
+    /// Takes a response; `None` where the client sent none along with the mechanism's name. An error ends the
+    /// exchange.
+    pub async fn respond(
+        &mut self,
+        authenticator: &Authenticator,
+        response: Option<&[u8]>,
+    ) -> Result<SaslReply, AuthError> {
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::Start => match self.mechanism {
+                LoginMechanism::Plain => self.plain(response),
+                LoginMechanism::Login => Ok(self.login_name(response)),
+                LoginMechanism::CramMd5 => self.cram_challenge(response),
+                LoginMechanism::ScramSha1 => self.scram_first(authenticator, Hash::Sha1, response).await,
+                LoginMechanism::ScramSha256 => self.scram_first(authenticator, Hash::Sha256, response).await,
+                LoginMechanism::User
+                | LoginMechanism::Apop
+                | LoginMechanism::OauthBearer
+                | LoginMechanism::Xoauth2 => Err(bad()),
+            },
+            State::LoginName(name) => {
+                self.login = Some(name);
+                password(response.unwrap_or_default())
+            }
+            State::Cram { challenge } => {
+                self.cram(authenticator, &challenge, response.unwrap_or_default()).await
+            }
+            State::ScramFirst { server, account } => {
+                self.scram_last(&server, account, response.unwrap_or_default())
+            }
+            State::ScramLast(verified) => match response.unwrap_or_default() {
+                [] => Ok(SaslReply::Verified(verified)),
+                _ => Err(bad()),
+            },
+            State::Over => Err(bad()),
+        }
+    }
+
+    fn plain(&mut self, response: Option<&[u8]>) -> Result<SaslReply, AuthError> {
+        let Some(response) = response else { return Ok(self.prompt(b"")) };
+        let plain = plain::Plain::parse(response).map_err(|Malformed| bad())?;
+        self.login = Some(plain.login.to_owned());
+        if !acts_for_itself(plain.authzid, plain.login) {
+            return Err(bad());
+        }
+        password(plain.password)
+    }
+
+    fn login_name(&mut self, response: Option<&[u8]>) -> SaslReply {
+        // Without an initial response the name is asked for first, in the words that clients were seen to need.
+        let Some(response) = response else { return self.prompt(b"User Name\0") };
+        // What is no name is asked the password of all the same, and is refused with it.
+        let name = plain::name(response).unwrap_or_default().to_owned();
+        self.state = State::LoginName(name);
+        SaslReply::Challenge(b"Password\0".to_vec())
+    }
+
+    /// Asks for what the client could have said at once.
+    fn prompt(&mut self, prompt: &[u8]) -> SaslReply {
+        self.state = State::Start;
+        SaslReply::Challenge(prompt.to_vec())
+    }
+
+    fn cram_challenge(&mut self, response: Option<&[u8]>) -> Result<SaslReply, AuthError> {
+        // RFC 2195 §2: the server speaks first.
+        if response.is_some() {
+            return Err(bad());
+        }
+        let challenge = cram::timestamp(&self.hostname);
+        self.state = State::Cram { challenge: challenge.clone() };
+        Ok(SaslReply::Challenge(challenge.into_bytes()))
+    }
+
+    async fn cram(
+        &mut self,
+        authenticator: &Authenticator,
+        challenge: &str,
+        response: &[u8],
+    ) -> Result<SaslReply, AuthError> {
+        let (login, digest) = cram::parse(response).map_err(|Malformed| bad())?;
+        self.login = Some(login.to_owned());
+        let verified =
+            authenticator.verify_by_secret(login, |secret| cram::is_good(challenge, digest, secret)).await?;
+        Ok(SaslReply::Verified(Box::new(verified)))
+    }
+
+    async fn scram_first(
+        &mut self,
+        authenticator: &Authenticator,
+        hash: Hash,
+        response: Option<&[u8]>,
+    ) -> Result<SaslReply, AuthError> {
+        let Some(response) = response else { return Ok(self.prompt(b"")) };
+        let first = scram::ClientFirst::parse(response).map_err(|Malformed| bad())?;
+        self.login = Some(first.login.clone());
+        let agreed = first.agrees(self.plus, self.plus_offered, &self.bindings);
+        if !agreed || !acts_for_itself(first.authzid.as_deref().unwrap_or_default(), &first.login) {
+            return Err(bad());
+        }
+        let (account, verifier) = authenticator.scram_verifier(&first.login, hash).await?;
+        let server = Box::new(scram::ServerFirst::new(hash, verifier, first));
+        let message = server.message().as_bytes().to_vec();
+        self.state = State::ScramFirst { server, account: account.map(Box::new) };
+        Ok(SaslReply::Challenge(message))
+    }
+
+    fn scram_last(
+        &mut self,
+        server: &scram::ServerFirst,
+        account: Option<Box<Account>>,
+        response: &[u8],
+    ) -> Result<SaslReply, AuthError> {
+        let tenant = account.as_ref().map(|account| account.tenant);
+        let last = server.verify(response, &self.bindings).map_err(|Malformed| bad())?;
+        match (last, account) {
+            (Some(last), Some(account)) => {
+                self.state = State::ScramLast(Box::new(Verified::of(&account)));
+                Ok(SaslReply::Challenge(last.into_bytes()))
+            }
+            _ => Err(AuthError::BadCredentials { tenant }),
+        }
+    }
+}
+
+fn password(octets: &[u8]) -> Result<SaslReply, AuthError> {
+    // Some directories take an empty one for anonymous.
+    if octets.is_empty() { Err(bad()) } else { Ok(SaslReply::Password(Password::new(octets.to_vec()))) }
+}
+
+/// Whether it is itself that a login acts for: nobody acts for another here.
+fn acts_for_itself(authzid: &str, login: &str) -> bool {
+    let address = |name: &str| Address::try_from(name).ok();
+    authzid.is_empty()
+        || authzid == login
+        || (address(authzid).is_some() && address(authzid) == address(login))
+}
+
+fn bad() -> AuthError {
+    AuthError::BadCredentials { tenant: None }
+}
+
+/// A name as SASL compares them: SASLprep where it takes it (RFC 4013), else as it is.
+pub(crate) fn prepared(name: &str) -> Cow<'_, str> {
+    stringprep::saslprep(name).unwrap_or(Cow::Borrowed(name))
+}

@@ -1,0 +1,76 @@
+//! Verifiers of passwords, sealed under their tenants' keys.
+
+use std::sync::Arc;
+
+use maildrop::{
+    TenantCache, TenantId,
+    port::{Account, BlobError, BlobStore, IndexError},
+};
+
+use crate::{
+    AuthError,
+    sasl::{Hash, ScramVerifier, Verifiers},
+};
+
+/// Opens and seals what is kept of passwords beside their hashes.
+#[derive(Clone, Debug)]
+pub struct Sealed {
+    blob: Arc<dyn BlobStore>,
+    tenants: TenantCache,
+    decoy_key: DecoyKey,
+}
+
+#[derive(Clone)]
+struct DecoyKey([u8; 32]);
+
+impl std::fmt::Debug for DecoyKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DecoyKey(…)")
+    }
+}
+
+impl Sealed {
+    /// Sealing by these keys. What names without a verifier are answered with is made by `decoy_key`, which all nodes
+    /// have and nobody else.
+    pub fn new(blob: Arc<dyn BlobStore>, tenants: TenantCache, decoy_key: [u8; 32]) -> Self {
+        Self { blob, tenants, decoy_key: DecoyKey(decoy_key) }
+    }
+
+    /// What is kept of the account's password. What cannot be opened counts as nothing, and is loud in the log.
+    pub(crate) async fn open(&self, account: Option<&Account>) -> Result<Option<Verifiers>, AuthError> {
+        let Some(account) = account else { return Ok(None) };
+        let Some(sealed) = &account.verifiers else { return Ok(None) };
+        let tenant = account.tenant;
+        let Some(found) = self.tenants.get(tenant).await.map_err(unavailable)? else { return Ok(None) };
+        let opened = self.blob.open_secret(tenant, &found.key, Verifiers::PURPOSE, sealed).await;
+        match opened.map(zeroize::Zeroizing::new) {
+            Ok(octets) => Ok(Verifiers::from_octets(&octets)),
+            Err(error) if error.is_retryable() => Err(in_vain(&error)),
+            Err(error) => {
+                tracing::error!(%tenant, mailbox = %account.mailbox, %error, "verifiers of a password cannot be opened");
+                Ok(None)
+            }
+        }
+    }
+
+    pub(crate) async fn seal(&self, tenant: TenantId, verifiers: &Verifiers) -> Result<Vec<u8>, AuthError> {
+        let found = self.tenants.get(tenant).await.map_err(unavailable)?;
+        let found = found.ok_or(AuthError::BadCredentials { tenant: Some(tenant) })?;
+        let octets = verifiers.to_octets();
+        let sealed = self.blob.seal_secret(tenant, &found.key, Verifiers::PURPOSE, &octets).await;
+        sealed.map_err(|error| in_vain(&error))
+    }
+
+    pub(crate) fn decoy(&self, hash: Hash, login: &str) -> ScramVerifier {
+        ScramVerifier::decoy(hash, &self.decoy_key.0, login)
+    }
+}
+
+fn unavailable(error: IndexError) -> AuthError {
+    AuthError::Unavailable(Some(error))
+}
+
+fn in_vain(error: &BlobError) -> AuthError {
+    tracing::warn!(%error, "a tenant's key cannot be used now");
+    AuthError::Unavailable(None)
+}
