@@ -19,6 +19,7 @@ mod dev;
 mod drain;
 mod fairness;
 mod faults;
+mod guessing;
 mod isolation;
 mod lmtp;
 mod logs;

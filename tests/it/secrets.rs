@@ -23,7 +23,7 @@ fn drive(stores: Stores, format: &str) -> (Node, Vec<&'static str>) {
         "[log]\nfilter = \"trace\"\nformat = \"{format}\"\n[telemetry]\notlp_endpoint = \"http://{nobody}\"\n\
          otlp_headers = \"authorization=Bearer {COLLECTOR_TOKEN}\"\n[pack]\nsolo_octets = 100000\n"
     );
-    let mut node = Node::start(&NodeOptions { stores, extra, tls: true });
+    let mut node = Node::start(&NodeOptions { extra, tls: true, ..NodeOptions::on(&stores) });
     node.tenant("one");
     let address = "a@one.test";
     let path = "/v1/tenants/one/mailboxes";

@@ -8,6 +8,7 @@
 mod app_password;
 mod hasher;
 mod password;
+mod penalties;
 mod sasl;
 mod scheme;
 mod sealed;
@@ -26,6 +27,7 @@ use time::OffsetDateTime;
 pub use app_password::NewAppPassword;
 pub use hasher::{Hasher, HasherConfig};
 pub use password::Password;
+pub use penalties::{Penalties, Penalty, PenaltyConfig};
 pub use sasl::{ChannelBindings, Exchange, SaslReply, Verifiers, Wanted, apop_timestamp};
 pub use scheme::{StoredPassword, StoredPasswordError};
 pub use sealed::Sealed;

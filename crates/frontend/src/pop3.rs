@@ -12,7 +12,7 @@ mod transaction;
 
 use std::{sync::Arc, time::Duration};
 
-use auth::Authenticator;
+use auth::{Authenticator, Penalties};
 use maildrop::{LoginMechanism, Maildrops, SessionId, Throttle, TrafficLog};
 use pop3_proto::{
     Authorization, LineBuffer, MAX_SASL_LINE_OCTETS, Mechanism, Mechanisms, Policy, Tls, replies,
@@ -102,6 +102,8 @@ pub struct Tenancy {
     pub traffic: TrafficLog,
     /// Who is logged in on this node.
     pub sessions: Sessions,
+    /// Makes those who guess at passwords wait.
+    pub penalties: Penalties,
 }
 
 impl Pop3Service {

@@ -37,6 +37,14 @@ pub(crate) enum Peer {
 }
 
 impl Peer {
+    /// Its address, if it has one.
+    pub(crate) fn ip(self) -> Option<IpAddr> {
+        match self {
+            Self::Ip(ip) => Some(ip),
+            Self::Unix => None,
+        }
+    }
+
     /// Whether the peer is on this machine.
     pub(crate) fn is_local(self) -> bool {
         match self {

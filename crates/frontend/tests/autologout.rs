@@ -4,7 +4,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use auth::{Authenticator, Hasher, HasherConfig, Password, Sealed, VerifiedCache};
+use auth::{Authenticator, Hasher, HasherConfig, Password, Penalties, PenaltyConfig, Sealed, VerifiedCache};
 use blob::{BlobLayout, DiskConfig, DiskStore, Keyring, MasterKey, Packs, PacksConfig};
 use frontend::{
     Bound, Drain, Limits, ListenAddr, Metrics, Pop3Config, Pop3Service, Server, Sessions, Tenancy,
@@ -96,6 +96,7 @@ async fn serve(dir: &Path, drain: &Drain) -> std::path::PathBuf {
             throttle: Throttle::default(),
             traffic: TrafficLog::new(Arc::clone(&store.records)),
             sessions: Sessions::default(),
+            penalties: Penalties::new(PenaltyConfig::default(), Arc::clone(&store.failures), [7; 32]),
         },
         Metrics::new(&prometheus::Registry::new()).unwrap(),
     );

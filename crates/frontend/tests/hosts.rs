@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use auth::{Authenticator, Hasher, HasherConfig, Sealed, VerifiedCache};
+use auth::{Authenticator, Hasher, HasherConfig, Penalties, PenaltyConfig, Sealed, VerifiedCache};
 use blob::{BlobLayout, DiskConfig, DiskStore, Keyring, MasterKey, Packs, PacksConfig};
 use frontend::{
     Bound, Drain, HostCertificates, Limits, ListenAddr, Metrics, Pop3Config, Pop3Service, Server, Sessions,
@@ -200,6 +200,7 @@ fn service(store: &Store, blob: &Arc<dyn BlobStore>, identity: TlsIdentity) -> P
             throttle: Throttle::default(),
             traffic: TrafficLog::new(Arc::clone(&store.records)),
             sessions: Sessions::default(),
+            penalties: Penalties::new(PenaltyConfig::default(), Arc::clone(&store.failures), [7; 32]),
         },
         Metrics::new(&prometheus::Registry::new()).unwrap(),
     )

@@ -13,7 +13,7 @@ mod words;
 
 use std::sync::Arc;
 
-use maildrop::port::{Directory, Index, Records};
+use maildrop::port::{Directory, Failures, Index, Records};
 
 pub use postgres::{Config as PostgresConfig, PoolStats, Postgres};
 pub use schema::{SCHEMA_VERSION, SchemaError};
@@ -28,14 +28,17 @@ pub struct Store {
     pub directory: Arc<dyn Directory>,
     /// The audit log, answers to repeated requests, traffic.
     pub records: Arc<dyn Records>,
+    /// Failed logins.
+    pub failures: Arc<dyn Failures>,
 }
 
-impl<T: Index + Directory + Records + 'static> From<Arc<T>> for Store {
+impl<T: Index + Directory + Records + Failures + 'static> From<Arc<T>> for Store {
     fn from(store: Arc<T>) -> Self {
         Self {
             index: Arc::clone(&store) as Arc<dyn Index>,
             directory: Arc::clone(&store) as Arc<dyn Directory>,
-            records: store,
+            records: Arc::clone(&store) as Arc<dyn Records>,
+            failures: store,
         }
     }
 }

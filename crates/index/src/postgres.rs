@@ -2,6 +2,7 @@
 
 mod batch;
 mod directory;
+mod failures;
 mod maildrops;
 mod records;
 mod scoped;

@@ -2,6 +2,7 @@
 
 mod audit;
 mod directory;
+mod failures;
 mod locks;
 mod maildrops;
 mod records;

@@ -3,6 +3,7 @@
 mod blob;
 mod clock;
 mod directory;
+mod failures;
 mod index;
 mod records;
 
@@ -12,6 +13,7 @@ pub use directory::{
     APP_PASSWORDS_MAX, Account, AppPasswordHash, Directory, HostCertificate, MailboxQuery, MailboxUpdate,
     ResolvedRecipient, TenantDeletion, TenantUpdate,
 };
+pub use failures::{FailureChange, FailureKey, FailureScore, Failures, SharedFailures};
 pub use index::{
     CommitOutcome, Conflict, Index, IndexError, NewMessage, OpenOutcome, OpenRequest, Opened, Pulse,
     RowOutcome, SessionInfo, Usage,

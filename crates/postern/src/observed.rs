@@ -5,6 +5,7 @@
 
 mod blob_store;
 mod directory;
+mod failures;
 mod index;
 mod objects;
 mod records;
@@ -21,6 +22,7 @@ use prometheus::{
 
 pub(crate) use blob_store::ObservedBlobStore;
 pub(crate) use directory::ObservedDirectory;
+pub(crate) use failures::ObservedFailures;
 pub(crate) use index::ObservedIndex;
 pub(crate) use objects::ObservedObjects;
 pub(crate) use records::ObservedRecords;

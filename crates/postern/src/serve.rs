@@ -22,6 +22,10 @@ use crate::{
     wiring::Parts,
 };
 
+/// How long another node may go on without knowing what failed at this one.
+const PENALTIES_INTERVAL: Duration = Duration::from_secs(2);
+/// How often what counts no longer is forgotten.
+const FORGET_INTERVAL: Duration = Duration::from_mins(10);
 /// After the drain's deadline a session gets this long to come to the end of its command.
 const CLOSING_GRACE: Duration = Duration::from_secs(10);
 
@@ -299,7 +303,20 @@ impl Node {
             }
             traffic.flush().await;
         });
-        if !self.config.has_role(Role::Worker) {
+        let (penalties, end) = (self.parts.tenancy.penalties.clone(), self.admin_end.clone());
+        let forgets = self.config.has_role(Role::Worker);
+        self.admin_tasks.spawn(async move {
+            let mut forgot = tokio::time::Instant::now();
+            while tokio::time::timeout(PENALTIES_INTERVAL, end.cancelled()).await.is_err() {
+                penalties.share().await;
+                if forgets && forgot.elapsed() >= FORGET_INTERVAL {
+                    penalties.forget().await;
+                    forgot = tokio::time::Instant::now();
+                }
+            }
+            penalties.share().await;
+        });
+        if !forgets {
             return;
         }
         let housekeeping = Housekeeping {

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
-use auth::{Authenticator, Hasher, HasherConfig, Sealed, VerifiedCache};
+use auth::{Authenticator, Hasher, HasherConfig, Penalties, PenaltyConfig, Sealed, VerifiedCache};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use blob::{
     BlobLayout, ChecksumMode, DiskConfig, DiskStore, Keyring, MasterKey, ObjectStore, Packs, PacksConfig,
@@ -20,7 +20,10 @@ use prometheus::{IntGauge, Opts, Registry, process_collector::ProcessCollector};
 use crate::{
     config::{BlobKind, Checksum, Config},
     files,
-    observed::{self, ObservedBlobStore, ObservedDirectory, ObservedIndex, ObservedObjects, ObservedRecords},
+    observed::{
+        self, ObservedBlobStore, ObservedDirectory, ObservedFailures, ObservedIndex, ObservedObjects,
+        ObservedRecords,
+    },
 };
 
 /// The master key is not the one this index was started with.
@@ -93,6 +96,7 @@ impl Parts {
             index: Arc::new(ObservedIndex::new(store.index, &registry)?),
             directory: Arc::new(ObservedDirectory::new(store.directory, &registry)?),
             records: Arc::new(ObservedRecords::new(store.records, &registry)?),
+            failures: Arc::new(ObservedFailures::new(store.failures, &registry)?),
         };
         let master_key = master_key(config)?;
         let (check, decoy_key) = (master_key.check_value(), master_key.decoy_key());
@@ -120,10 +124,13 @@ impl Parts {
         let (asking, reading, storing) = (gate(), gate(), gate());
         let pacer = Pacer::start(pace.clone());
         queues(&registry, &releaser, &hasher, [&turns, &asking, &reading, &storing], &pace)?;
+        let penalties =
+            PenaltyConfig { first: config.auth.failure_delay, max: config.auth.failure_delay_max };
         let tenancy = Tenancy {
             throttle: Throttle::default(),
             traffic: TrafficLog::new(Arc::clone(&store.records)),
             sessions: Sessions::default(),
+            penalties: Penalties::new(penalties, Arc::clone(&store.failures), decoy_key),
         };
         let verified = VerifiedCache::new(config.auth.verified_max, config.auth.verified_ttl);
         Ok(Self {

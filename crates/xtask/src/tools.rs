@@ -13,13 +13,14 @@ use anyhow::bail;
 use crate::{layout::Layout, sys};
 
 /// The programs the tests use, and the Debian packages that bring them.
-const MAIL_TOOLS: [(&str, &str); 11] = [
+const MAIL_TOOLS: [(&str, &str); 12] = [
     ("curl", "curl"),
     ("python3", "python3"),
     ("fetchmail", "fetchmail"),
     ("mpop", "mpop"),
     ("swaks", "swaks"),
     ("openssl", "openssl"),
+    ("fail2ban-regex", "fail2ban"),
     // Of the whole of Perl, Net::POP3 included; `perl` itself is in perl-base.
     ("corelist", "perl"),
     ("kill", "procps"),

@@ -23,11 +23,13 @@ pub(crate) struct NodeOptions {
     /// More of the configuration, sections or `section.key = value` lines.
     pub(crate) extra: String,
     pub(crate) tls: bool,
+    /// How long answers to refused logins wait, at first and at most.
+    pub(crate) failure_delay: (&'static str, &'static str),
 }
 
 impl NodeOptions {
     pub(crate) fn embedded() -> Self {
-        Self { stores: Stores::Embedded, extra: String::new(), tls: false }
+        Self { stores: Stores::Embedded, extra: String::new(), tls: false, failure_delay: ("1ms", "20ms") }
     }
 
     pub(crate) fn servers() -> Self {
@@ -70,9 +72,11 @@ impl Node {
         let mut text = format!(
             "[pop3]\nlisten = [\"{pop3}\"]\n[lmtp]\nlisten = [\"{lmtp}\", \"unix:{}\"]\n\
              [admin]\nlisten = [\"{admin}\"]\ntoken_file = \"{}\"\n\
-             [auth]\nargon2_memory_kib = 64\n",
+             [auth]\nargon2_memory_kib = 64\nfailure_delay = \"{}\"\nfailure_delay_max = \"{}\"\n",
             at("lmtp.sock"),
             at("admin-token"),
+            options.failure_delay.0,
+            options.failure_delay.1,
         );
         if options.tls {
             write_certificate(dir.path());

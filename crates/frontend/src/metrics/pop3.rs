@@ -54,6 +54,7 @@ pub(crate) struct Pop3Metrics {
     /// By verb: looked up once, as commands are many.
     commands: Vec<CommandMetrics>,
     logins: IntCounterVec,
+    login_delays: IntCounterVec,
     login_duration: HistogramVec,
     open_duration: HistogramVec,
     pub(crate) lock_conflicts: IntCounter,
@@ -123,6 +124,13 @@ impl Pop3Metrics {
                 ["mechanism", "outcome"],
                 [&LoginMechanism::ALL.map(LoginMechanism::as_str), &LOGIN_OUTCOMES],
             )?,
+            login_delays: words(
+                registry,
+                "pop3_login_delays_total",
+                "answers to refused logins that were made to wait",
+                "by",
+                &["account", "source"],
+            )?,
             login_duration: durations(
                 registry,
                 "pop3_login_duration_seconds",
@@ -189,6 +197,13 @@ impl Pop3Metrics {
     pub(crate) fn login(&self, mechanism: LoginMechanism, outcome: &'static str, start: Instant) {
         self.logins.with_label_values(&[mechanism.as_str(), outcome]).inc();
         self.login_duration.with_label_values(&[outcome]).observe(seconds_since(start));
+    }
+
+    /// Counts a refused login whose answer waits, by what for.
+    pub(crate) fn delayed(&self, by: &'static str) {
+        if by != "none" {
+            self.login_delays.with_label_values(&[by]).inc();
+        }
     }
 
     /// Counts the opening of a maildrop that was begun at `start`.

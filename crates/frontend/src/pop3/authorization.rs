@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use auth::{AuthError, Password, Verified};
+use auth::{AuthError, Password, Penalty, Verified};
 use maildrop::{Access, LoginMechanism, LoginScope, OpenError, OpenMaildrop, State, TenantId, port::Traffic};
 use pop3_proto::{
     ApopCredentials, Authorization, AuthorizationStep, CloseReason, Credentials, DropListing, Login, Refusal,
@@ -82,7 +82,8 @@ impl Session<'_> {
                         command.done(true);
                         return Ok(authorized);
                     }
-                    Err(step) => step,
+                    Err(Refusing::Step(step)) => step,
+                    Err(Refusing::Over(end)) => return Err(end),
                 },
                 Err(step) => step,
             };
@@ -124,7 +125,7 @@ impl Session<'_> {
     }
 
     /// Verifies who it is and takes the maildrop's lock.
-    async fn log_in(&mut self, login: Login, proof: Proof) -> Result<Authorized, AuthorizationStep> {
+    async fn log_in(&mut self, login: Login, proof: Proof) -> Result<Authorized, Refusing> {
         let start = Instant::now();
         let metrics = &self.service.metrics;
         let Proof { login: name, mechanism, how } = proof;
@@ -143,6 +144,10 @@ impl Session<'_> {
                 }
                 let login_counted = Traffic { logins: 1, ..Traffic::default() };
                 self.count_traffic(&maildrop, login_counted);
+                self.service
+                    .tenancy
+                    .penalties
+                    .accepted(self.tally.user.as_deref().unwrap_or_default(), self.peer.ip());
                 let (messages, octets) = maildrop.totals();
                 let messages = u32::try_from(messages).unwrap_or(u32::MAX);
                 let policy = &maildrop.rules().mailbox;
@@ -161,9 +166,25 @@ impl Session<'_> {
         if let Some(tenant) = refused.tenant {
             metrics.tenants.login(tenant, refused.outcome);
         }
+        let delay = match refused.refusal {
+            Refusal::BadCredentials => self.service.tenancy.penalties.refused(&name, self.peer.ip()).await,
+            _ => Penalty::NONE,
+        };
+        metrics.pop3.delayed(delay.by);
         // What watches for guessing reads this; the name is what the client said, and nobody's perhaps.
-        info!(user = name, mechanism = mechanism.as_str(), outcome = refused.outcome, "login was refused");
-        Err(login.refuse(refused.refusal, &mut self.wire.out))
+        let delay_ms = delay.delay.as_millis() as u64;
+        info!(
+            user = name,
+            mechanism = mechanism.as_str(),
+            outcome = refused.outcome,
+            delay_ms,
+            "login was refused"
+        );
+        // A client that does not wait has its answer all the same: it connects again, and waits longer.
+        if let Err(end) = self.wire.pause(delay.delay).await {
+            return Err(Refusing::Over(end));
+        }
+        Err(Refusing::Step(login.refuse(refused.refusal, &mut self.wire.out)))
     }
 
     async fn open(&self, login: &str, mechanism: LoginMechanism, how: How) -> Result<OpenMaildrop, Refused> {
@@ -292,6 +313,14 @@ impl Proof {
         let login = credentials.login.clone();
         Self { login, mechanism: LoginMechanism::User, how: How::Password(password) }
     }
+}
+
+/// What comes of a login that failed.
+enum Refusing {
+    /// The client is told.
+    Step(AuthorizationStep),
+    /// The session ended while the answer waited.
+    Over(End),
 }
 
 /// A login that failed.

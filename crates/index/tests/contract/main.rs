@@ -13,6 +13,7 @@ mod backend;
 mod deleted;
 mod deliver;
 mod directory;
+mod failures;
 mod fixture;
 mod locks;
 mod postgres_only;
@@ -52,6 +53,7 @@ contract! {
     directory::tenants_do_not_meet,
     directory::changes_are_audited,
     directory::the_key_check_keeps_the_first,
+    failures::sources_are_known_for_a_while,
     deliver::rows_uids_and_counters_agree,
     deliver::a_repeated_delivery_changes_nothing,
     deliver::quota_holds,

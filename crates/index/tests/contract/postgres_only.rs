@@ -301,3 +301,10 @@ async fn an_ordinary_owner_serves_and_others_are_refused() {
     connection.close().await.unwrap();
     backend.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failed_logins_are_shared() {
+    let backend = Backend::postgres().await;
+    crate::failures::nodes_share_what_failed(&backend).await;
+    backend.end().await;
+}

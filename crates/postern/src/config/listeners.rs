@@ -154,15 +154,24 @@ pub(crate) struct Auth {
     pub(crate) hashes_max: Option<usize>,
     /// argon2id memory in KiB. Default: 19,456.
     pub(crate) argon2_memory_kib: Option<u32>,
+    /// How long the answer to a first refused login waits; it doubles. Default: 500 ms; zero: none waits.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) failure_delay: Duration,
+    /// The longest wait of such an answer. Default: 15 s.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) failure_delay_max: Duration,
 }
 
 impl Default for Auth {
     fn default() -> Self {
+        let defaults = auth::PenaltyConfig::default();
         Self {
             verified_ttl: Duration::from_mins(5),
             verified_max: 100_000,
             hashes_max: None,
             argon2_memory_kib: None,
+            failure_delay: defaults.first,
+            failure_delay_max: defaults.max,
         }
     }
 }
