@@ -13,7 +13,9 @@ use tracing::{debug, info, warn};
 
 use crate::{
     Actor, MailboxId, NodeId, TenantId,
-    port::{BlobError, BlobStore, Directory, Index, IndexError, Records, TenantDeletion},
+    port::{
+        BlobError, BlobStore, Directory, Index, IndexError, Records, TenantDeletion,
+    },
 };
 
 /// The task one node at a time has.
@@ -94,8 +96,8 @@ impl Housekeeping {
             let round = std::pin::pin!(self.round(due));
             match select(end.as_mut(), round).await {
                 Either::Left(_) => return,
-                Either::Right((Ok(true), _)) if due => expired_at = Some(Instant::now()),
-                Either::Right((Ok(_), _)) => {}
+                Either::Right((Ok(true), _)) => expired_at = Some(Instant::now()),
+                Either::Right((Ok(false), _)) => {}
                 Either::Right((Err(error), _)) => {
                     warn!(error = &error as &dyn std::error::Error, "housekeeping was broken off");
                 }
@@ -103,31 +105,19 @@ impl Housekeeping {
         }
     }
 
-    /// One round; `false` where another node does it, or something of it was not done.
+    /// One round. `true` where messages that expire were looked for, in all mailboxes: what else is not done is
+    /// tried in the next round anyway, and does not make that search any sooner.
     async fn round(&self, expire: bool) -> Result<bool, BrokenOff> {
         if !self.take_task().await? {
             return Ok(false);
         }
-        // What one of them meets must not keep the others from being done.
-        let mut complete = true;
-        let mut see_to = |what: &str, done: Result<(), BrokenOff>| match done {
-            Ok(()) => Ok(()),
-            Err(BrokenOff::Lost) => Err(BrokenOff::Lost),
-            Err(error) => {
-                warn!(error = &error as &dyn std::error::Error, "housekeeping: {what} was broken off");
-                complete = false;
-                Ok(())
-            }
-        };
-        see_to("forgetting deleted messages", self.purge().await)?;
-        see_to("forgetting answers", self.forget_claims().await)?;
-        if expire {
-            see_to("expiring messages", self.expire().await)?;
-        }
+        done("forgetting deleted messages", self.purge().await)?;
+        done("forgetting answers", self.forget_claims().await)?;
+        let expired = expire && done("expiring messages", self.expire().await)?;
         for deletion in self.directory.all_tenants_deletions(false, DELETIONS).await? {
-            see_to("deleting a tenant", self.delete_tenant(deletion).await)?;
+            done("deleting a tenant", self.delete_tenant(deletion).await)?;
         }
-        Ok(complete)
+        Ok(expired)
     }
 
     async fn purge(&self) -> Result<(), BrokenOff> {
@@ -218,6 +208,19 @@ impl Housekeeping {
                 return Ok(());
             }
             self.keep_task().await?;
+        }
+    }
+}
+
+/// Whether it was done. What one task meets must not keep the others from being done; only where another node has
+/// taken over, the round ends.
+fn done(what: &str, result: Result<(), BrokenOff>) -> Result<bool, BrokenOff> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(BrokenOff::Lost) => Err(BrokenOff::Lost),
+        Err(error) => {
+            warn!(error = &error as &dyn std::error::Error, "housekeeping: {what} was broken off");
+            Ok(false)
         }
     }
 }

@@ -14,6 +14,7 @@ mod deleted;
 mod deliver;
 mod directory;
 mod fixture;
+mod housekeeping;
 mod locks;
 mod postgres_only;
 mod records;
@@ -100,4 +101,5 @@ contract! {
     records::the_audit_log_says_before_and_after,
     records::a_request_is_claimed_once,
     records::traffic_adds_up,
+    housekeeping::a_deletion_that_fails_hurries_nothing_else,
 }
