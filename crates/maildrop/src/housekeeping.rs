@@ -1,5 +1,5 @@
-//! What has to be done that nobody asks for: old messages expire, deleted ones are forgotten, tenants that were
-//! deleted vanish.
+//! What has to be done that nobody asks for: old messages expire, deleted ones are forgotten, as are records past
+//! their use; tenants that were deleted vanish.
 //!
 //! One node of the cluster does it at a time. Everything is done in small steps that can be broken off and
 //! taken up again, by this node or another.
@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 use crate::{
     Actor, MailboxId, NodeId, TenantId,
     port::{
-        BlobError, BlobStore, Directory, Index, IndexError, Records, TenantDeletion,
+        AUDIT_KEPT_DAYS_MIN, BlobError, BlobStore, Directory, Index, IndexError, Records, TenantDeletion,
     },
 };
 
@@ -26,6 +26,12 @@ const STEP: u32 = 500;
 const PAGE: u32 = 500;
 /// Answers to repeated requests are kept for so long.
 const CLAIMS_KEPT: time::Duration = time::Duration::DAY;
+/// Days that traffic of tenants is kept: more than what can be asked for at once. That of single mailboxes is only
+/// asked for on the very day; some more, for clocks that differ and for whoever looks into the database.
+const TRAFFIC_KEPT_DAYS: i64 = 400;
+const MAILBOX_TRAFFIC_KEPT_DAYS: i64 = 7;
+/// Finished deletions of tenants are kept for so long. The audit log says that they were.
+const DELETIONS_KEPT: time::Duration = time::Duration::days(90);
 /// Deletions of tenants seen to in one round.
 const DELETIONS: u32 = 100;
 
@@ -34,11 +40,13 @@ const DELETIONS: u32 = 100;
 pub struct HousekeepingConfig {
     /// Pause between two rounds. Default: 1 min.
     pub interval: Duration,
-    /// Time between two searches for messages that expire. Default: 1 h.
+    /// Time between two searches for messages that expire, and for records past their use. Default: 1 h.
     pub expiry_interval: Duration,
     /// A tenant's deletion is not finished sooner than this after it began: by then what was on its way to it
     /// has come, and gone. Default: 2 min.
     pub deletion_grace: Duration,
+    /// Days that entries of the audit log are kept, or for ever. Default: 400, a year and a month.
+    pub audit_kept_days: Option<u32>,
 }
 
 impl Default for HousekeepingConfig {
@@ -47,6 +55,7 @@ impl Default for HousekeepingConfig {
             interval: Duration::from_mins(1),
             expiry_interval: Duration::from_hours(1),
             deletion_grace: Duration::from_mins(2),
+            audit_kept_days: Some(400),
         }
     }
 }
@@ -114,6 +123,11 @@ impl Housekeeping {
         done("forgetting deleted messages", self.purge().await)?;
         done("forgetting answers", self.forget_claims().await)?;
         let expired = expire && done("expiring messages", self.expire().await)?;
+        if expire {
+            done("forgetting traffic", self.forget_traffic().await)?;
+            done("forgetting finished deletions", self.forget_deletions().await)?;
+            done("forgetting entries of the audit log", self.forget_audit().await)?;
+        }
         for deletion in self.directory.all_tenants_deletions(false, DELETIONS).await? {
             done("deleting a tenant", self.delete_tenant(deletion).await)?;
         }
@@ -131,6 +145,41 @@ impl Housekeeping {
         let old = OffsetDateTime::now_utc() - CLAIMS_KEPT;
         while self.records.forget_claims(old, STEP).await? == u64::from(STEP) {
             self.keep_task().await?;
+        }
+        Ok(())
+    }
+
+    async fn forget_traffic(&self) -> Result<(), BrokenOff> {
+        let ago = |days| (OffsetDateTime::now_utc() - time::Duration::days(days)).date();
+        let (tenants, mailboxes) = (ago(TRAFFIC_KEPT_DAYS), ago(MAILBOX_TRAFFIC_KEPT_DAYS));
+        while self.records.all_tenants_forget_traffic(tenants, mailboxes, STEP).await? > 0 {
+            self.keep_task().await?;
+        }
+        Ok(())
+    }
+
+    async fn forget_deletions(&self) -> Result<(), BrokenOff> {
+        let before = OffsetDateTime::now_utc() - DELETIONS_KEPT;
+        while self.directory.all_tenants_forget_deletions(before, STEP).await? > 0 {
+            self.keep_task().await?;
+        }
+        Ok(())
+    }
+
+    async fn forget_audit(&self) -> Result<(), BrokenOff> {
+        let Some(days) = self.config.audit_kept_days else { return Ok(()) };
+        let days = days.max(AUDIT_KEPT_DAYS_MIN);
+        let before = OffsetDateTime::now_utc() - time::Duration::days(days.into());
+        let mut forgotten = 0;
+        loop {
+            match self.records.all_tenants_forget_audit(before, STEP).await? {
+                0 => break,
+                entries => forgotten += entries,
+            }
+            self.keep_task().await?;
+        }
+        if forgotten > 0 {
+            info!(entries = forgotten, days, "entries of the audit log were forgotten");
         }
         Ok(())
     }

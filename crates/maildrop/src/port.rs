@@ -17,6 +17,6 @@ pub use index::{
     RowOutcome, SessionInfo, Usage,
 };
 pub use records::{
-    AuditEntry, AuditQuery, Claim, IdempotencyKey, Note, Records, StoredAnswer, Traffic, TrafficDay,
-    TrafficDelta,
+    AUDIT_KEPT_DAYS_MIN, AuditEntry, AuditQuery, Claim, IdempotencyKey, Note, Records, StoredAnswer, Traffic,
+    TrafficDay, TrafficDelta,
 };

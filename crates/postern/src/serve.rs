@@ -308,7 +308,7 @@ impl Node {
             blob: Arc::clone(&self.parts.blob),
             node: self.parts.node,
             name: name.to_owned(),
-            config: self.config.worker.housekeeping(),
+            config: self.config.worker.housekeeping(&self.config.audit),
         };
         self.admin_tasks.spawn(housekeeping.run(self.admin_end.clone().cancelled_owned()));
     }

@@ -99,6 +99,14 @@ impl Directory for Sqlite {
         self.all_tenants_deletions(finished, limit).await
     }
 
+    async fn all_tenants_forget_deletions(
+        &self,
+        before: OffsetDateTime,
+        limit: u32,
+    ) -> Result<u64, IndexError> {
+        self.all_tenants_forget_deletions(before, limit).await
+    }
+
     async fn create_domain(
         &self,
         tenant: TenantId,

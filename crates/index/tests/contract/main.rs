@@ -101,5 +101,8 @@ contract! {
     records::the_audit_log_says_before_and_after,
     records::a_request_is_claimed_once,
     records::traffic_adds_up,
+    records::old_traffic_is_forgotten,
+    records::old_audit_entries_are_forgotten_and_young_ones_cannot_be,
+    records::finished_deletions_are_forgotten,
     housekeeping::a_deletion_that_fails_hurries_nothing_else,
 }

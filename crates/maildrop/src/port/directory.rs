@@ -82,6 +82,13 @@ pub trait Directory: Send + Sync + std::fmt::Debug {
         limit: u32,
     ) -> Result<Vec<TenantDeletion>, IndexError>;
 
+    /// Forgets up to `limit` deletions of tenants that were finished before `before`, and gives how many.
+    async fn all_tenants_forget_deletions(
+        &self,
+        before: OffsetDateTime,
+        limit: u32,
+    ) -> Result<u64, IndexError>;
+
     /// Creates a domain. A taken name (by whichever tenant) is [`IndexError::Conflict`], as is an `alias_of`
     /// that is no domain of the tenant, or itself an alias. So is a name that lies under another tenant's, or
     /// over it, unless it may be `nested`: whose domain is the nearest to a host decides whose host it is, which

@@ -107,6 +107,15 @@ impl Directory for ObservedDirectory {
         self.observer.observe("deletions", self.directory.all_tenants_deletions(finished, limit)).await
     }
 
+    async fn all_tenants_forget_deletions(
+        &self,
+        before: OffsetDateTime,
+        limit: u32,
+    ) -> Result<u64, IndexError> {
+        let work = self.directory.all_tenants_forget_deletions(before, limit);
+        self.observer.observe("forget_deletions", work).await
+    }
+
     async fn create_domain(
         &self,
         tenant: TenantId,

@@ -209,4 +209,23 @@ impl Postgres {
             .await?;
         rows.into_iter().map(TryInto::try_into).collect()
     }
+
+    pub(super) async fn all_tenants_forget_deletions(
+        &self,
+        before: OffsetDateTime,
+        limit: u32,
+    ) -> Result<u64, IndexError> {
+        let gone = self
+            .repeatable(|| {
+                sqlx::query(
+                    "DELETE FROM tenant_deletions WHERE tenant_id IN
+                     (SELECT tenant_id FROM tenant_deletions WHERE finished_at < $1 LIMIT $2)",
+                )
+                .bind(before)
+                .bind(i64::from(limit))
+                .execute(&self.pool)
+            })
+            .await?;
+        Ok(gone.rows_affected())
+    }
 }

@@ -178,4 +178,21 @@ impl Sqlite {
         .map_err(index_error)?;
         rows.into_iter().map(TryInto::try_into).collect()
     }
+
+    pub(super) async fn all_tenants_forget_deletions(
+        &self,
+        before: OffsetDateTime,
+        limit: u32,
+    ) -> Result<u64, IndexError> {
+        let gone = sqlx::query(
+            "DELETE FROM tenant_deletions WHERE tenant_id IN
+             (SELECT tenant_id FROM tenant_deletions WHERE finished_at < ?1 LIMIT ?2)",
+        )
+        .bind(micros(before))
+        .bind(i64::from(limit))
+        .execute(&self.writer)
+        .await
+        .map_err(index_error)?;
+        Ok(gone.rows_affected())
+    }
 }
