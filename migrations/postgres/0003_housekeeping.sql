@@ -21,3 +21,18 @@ BEGIN
     RAISE EXCEPTION 'the audit log is append-only';
 END
 $$;
+
+-- Mailboxes that were deleted and have rows left. Nothing leads to these rows any more.
+CREATE TABLE mailbox_deletions (
+    tenant_id  uuid NOT NULL,
+    mailbox_id uuid NOT NULL,
+    address    text NOT NULL,           -- which may be another mailbox's meanwhile
+    begun_at   timestamptz NOT NULL,
+    PRIMARY KEY (tenant_id, mailbox_id)
+);
+CREATE INDEX mailbox_deletions_by_time ON mailbox_deletions (begun_at);
+ALTER TABLE mailbox_deletions ENABLE ROW LEVEL SECURITY;
+CREATE POLICY of_tenant ON mailbox_deletions TO postern_tenant
+    USING (tenant_id = nullif(current_setting('postern.tenant', true), '')::uuid)
+    WITH CHECK (tenant_id = nullif(current_setting('postern.tenant', true), '')::uuid);
+GRANT SELECT, INSERT, UPDATE, DELETE ON mailbox_deletions TO postern_tenant;

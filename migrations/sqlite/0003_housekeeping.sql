@@ -14,3 +14,12 @@ CREATE TRIGGER audit_log_deleted BEFORE DELETE ON audit_log
 WHEN old.at >= (unixepoch() - 30 * 86400) * 1000000 BEGIN
     SELECT raise(ABORT, 'the audit log is append-only');
 END;
+
+-- Mailboxes that were deleted and have rows left. Nothing leads to these rows any more.
+CREATE TABLE mailbox_deletions (
+    tenant_id  blob NOT NULL,
+    mailbox_id blob NOT NULL,
+    address    text NOT NULL,
+    begun_at   integer NOT NULL,
+    PRIMARY KEY (tenant_id, mailbox_id)
+) WITHOUT ROWID;

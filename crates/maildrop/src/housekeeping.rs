@@ -1,5 +1,5 @@
 //! What has to be done that nobody asks for: old messages expire, deleted ones are forgotten, as are records past
-//! their use; tenants that were deleted vanish.
+//! their use; tenants and mailboxes that were deleted vanish.
 //!
 //! One node of the cluster does it at a time. Everything is done in small steps that can be broken off and
 //! taken up again, by this node or another.
@@ -32,7 +32,7 @@ const TRAFFIC_KEPT_DAYS: i64 = 400;
 const MAILBOX_TRAFFIC_KEPT_DAYS: i64 = 7;
 /// Finished deletions of tenants are kept for so long. The audit log says that they were.
 const DELETIONS_KEPT: time::Duration = time::Duration::days(90);
-/// Deletions of tenants seen to in one round.
+/// Deletions of tenants seen to in one round, and of mailboxes read in one go.
 const DELETIONS: u32 = 100;
 
 /// When housekeeping is done.
@@ -128,6 +128,7 @@ impl Housekeeping {
             done("forgetting finished deletions", self.forget_deletions().await)?;
             done("forgetting entries of the audit log", self.forget_audit().await)?;
         }
+        done("deleting mailboxes", self.delete_mailboxes().await)?;
         for deletion in self.directory.all_tenants_deletions(false, DELETIONS).await? {
             done("deleting a tenant", self.delete_tenant(deletion).await)?;
         }
@@ -192,6 +193,31 @@ impl Housekeeping {
 
     async fn keep_task(&self) -> Result<(), BrokenOff> {
         if self.take_task().await? { Ok(()) } else { Err(BrokenOff::Lost) }
+    }
+
+    /// Rows of mailboxes that were deleted, the oldest deletions first.
+    async fn delete_mailboxes(&self) -> Result<(), BrokenOff> {
+        loop {
+            let deleted = self.directory.all_tenants_mailbox_deletions(DELETIONS).await?;
+            let mut over = 0;
+            for (tenant, mailbox) in &deleted {
+                over +=
+                    usize::from(done("deleting a mailbox", self.delete_mailbox(*tenant, *mailbox).await)?);
+            }
+            // Those that could not be done are the first of the next page, too.
+            if deleted.len() < DELETIONS as usize || over == 0 {
+                return Ok(());
+            }
+            self.keep_task().await?;
+        }
+    }
+
+    async fn delete_mailbox(&self, tenant: TenantId, mailbox: MailboxId) -> Result<(), BrokenOff> {
+        while self.directory.continue_mailbox_deletion(tenant, mailbox, STEP).await? {
+            self.keep_task().await?;
+        }
+        debug!(%tenant, %mailbox, "rows of a deleted mailbox are gone");
+        Ok(())
     }
 
     /// Rows first, so that nothing points at the objects; then the objects; the name last.

@@ -204,6 +204,22 @@ impl Directory for Sqlite {
         self.delete_mailbox(tenant, address, actor, at).await
     }
 
+    async fn all_tenants_mailbox_deletions(
+        &self,
+        limit: u32,
+    ) -> Result<Vec<(TenantId, MailboxId)>, IndexError> {
+        self.all_tenants_mailbox_deletions(limit).await
+    }
+
+    async fn continue_mailbox_deletion(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        limit: u32,
+    ) -> Result<bool, IndexError> {
+        self.continue_mailbox_deletion(tenant, mailbox, limit).await
+    }
+
     async fn create_app_password(
         &self,
         tenant: TenantId,

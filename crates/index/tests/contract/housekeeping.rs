@@ -14,7 +14,7 @@ use maildrop::{
     port::{BlobError, BlobStore, BodyStream, EntryWriter, Read, TenantUpdate},
 };
 
-use crate::{backend::Backend, fixture::*};
+use crate::{backend::Backend, directory::fill, fixture::*};
 
 /// A store that is away, and counts how often it is asked to purge.
 #[derive(Debug, Default)]
@@ -69,6 +69,27 @@ async fn housekeeping(backend: &Backend, blob: &Arc<Away>) -> Housekeeping {
     let config = HousekeepingConfig { interval: Duration::from_millis(5), ..HousekeepingConfig::default() };
     let (directory, index, records) = (store.directory, store.index, store.records);
     Housekeeping { directory, index, records, blob, node, name: "test".into(), config }
+}
+
+pub(crate) async fn rows_of_a_deleted_mailbox_go_in_the_background(backend: &Backend) {
+    let store = &backend.store;
+    let one = tenant(store, "one").await;
+    let a = mailbox(store, one, "a@one.test", None).await;
+    fill(store, one, a, 20).await;
+    assert!(store.directory.delete_mailbox(one, &address("a@one.test"), &actor(), AT).await.unwrap());
+    let blob = Arc::new(Away::default());
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(housekeeping(backend, &blob).await.run(async {
+        let _ = ended.await;
+    }));
+    while backend.number("SELECT count(*) FROM mailbox_deletions").await > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for table in ["messages", "deleted_messages"] {
+        assert_eq!(backend.number(&format!("SELECT count(*) FROM {table}")).await, 0, "{table}");
+    }
+    end.send(()).unwrap();
+    running.await.unwrap();
 }
 
 pub(crate) async fn a_deletion_that_fails_hurries_nothing_else(backend: &Backend) {

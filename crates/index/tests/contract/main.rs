@@ -50,6 +50,8 @@ contract! {
     directory::accounts_and_recipients_are_found,
     directory::passwords_change_with_their_version,
     directory::deletions_are_whole,
+    directory::a_mailbox_is_deleted_in_steps,
+    directory::a_tenants_deletion_takes_deleted_mailboxes_along,
     directory::tenants_do_not_meet,
     directory::changes_are_audited,
     directory::the_key_check_keeps_the_first,
@@ -104,5 +106,6 @@ contract! {
     records::old_traffic_is_forgotten,
     records::old_audit_entries_are_forgotten_and_young_ones_cannot_be,
     records::finished_deletions_are_forgotten,
+    housekeeping::rows_of_a_deleted_mailbox_go_in_the_background,
     housekeeping::a_deletion_that_fails_hurries_nothing_else,
 }

@@ -185,6 +185,9 @@ async fn row_level_security_walls_tenants_off() {
         assert_eq!(removed.len(), 1);
         let refused = store.index.deliver(tenant, &entry(), &[message(mailbox, 60)]).await.unwrap();
         assert_eq!(refused, [RowOutcome::OverQuota]);
+        let gone = address(&format!("gone@{name}.test"));
+        self::mailbox(store, tenant, gone.as_str(), None).await;
+        assert!(store.directory.delete_mailbox(tenant, &gone, &actor(), AT).await.unwrap());
         let node = node(store, LONG).await;
         let delayed =
             OpenRequest { login_delay: LONG, ..request(tenant, mailbox, node, LockToken::generate()) };
@@ -199,7 +202,7 @@ async fn row_level_security_walls_tenants_off() {
     .fetch_all(&mut connection)
     .await
     .unwrap();
-    assert!(tables.len() >= 19, "{tables:?}");
+    assert!(tables.len() >= 20, "{tables:?}");
     let one: uuid::Uuid = sqlx::query_scalar("SELECT tenant_id FROM tenants WHERE name = 'one'")
         .fetch_one(&mut connection)
         .await
@@ -242,7 +245,7 @@ async fn row_level_security_walls_tenants_off() {
             tx.rollback().await.unwrap();
         }
     }
-    assert!(filled >= 12 && walled == 2 * tables.len(), "{filled} tables with rows");
+    assert!(filled >= 13 && walled == 2 * tables.len(), "{filled} tables with rows");
     let changed = sqlx::query("UPDATE audit_log SET actor = 'nobody'").execute(&mut connection).await;
     assert!(changed.unwrap_err().to_string().contains("append-only"));
     let emptied = sqlx::query("TRUNCATE audit_log").execute(&mut connection).await;

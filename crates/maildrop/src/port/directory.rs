@@ -174,13 +174,30 @@ pub trait Directory: Send + Sync + std::fmt::Debug {
         new: &str,
     ) -> Result<(), IndexError>;
 
-    /// Deletes a mailbox with its messages, aliases and credentials; `false` where there is none.
+    /// Deletes a mailbox with its aliases and credentials; `false` where there is none. Its session ends, its
+    /// address is free, and nothing leads to its messages any more; their rows go in the steps of
+    /// [`continue_mailbox_deletion`](Self::continue_mailbox_deletion).
     async fn delete_mailbox(
         &self,
         tenant: TenantId,
         address: &Address,
         actor: &Actor,
         at: OffsetDateTime,
+    ) -> Result<bool, IndexError>;
+
+    /// Up to `limit` mailboxes that were deleted and may have rows left, oldest deletions first.
+    async fn all_tenants_mailbox_deletions(
+        &self,
+        limit: u32,
+    ) -> Result<Vec<(TenantId, MailboxId)>, IndexError>;
+
+    /// Deletes up to `limit` rows of a mailbox that was deleted. Gives whether there may be rows left; where there
+    /// are none, the deletion is over.
+    async fn continue_mailbox_deletion(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        limit: u32,
     ) -> Result<bool, IndexError>;
 
     /// Adds an app password; `false` where there is no such mailbox. More than [`APP_PASSWORDS_MAX`] is
