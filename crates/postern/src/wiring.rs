@@ -21,6 +21,7 @@ use crate::{
     config::{BlobKind, Checksum, Config},
     files,
     observed::{self, ObservedBlobStore, ObservedDirectory, ObservedIndex, ObservedObjects, ObservedRecords},
+    turns::in_turn,
 };
 
 /// The master key is not the one this index was started with.
@@ -60,6 +61,8 @@ pub(crate) struct Parts {
     /// What `/metrics` shows.
     pub(crate) registry: Registry,
     pub(crate) store: Store,
+    /// The same, for the admin API: in tenants' turns.
+    pub(crate) managed: Store,
     pub(crate) blob: Arc<dyn BlobStore>,
     pub(crate) hasher: Hasher,
     pub(crate) authenticator: Authenticator,
@@ -125,6 +128,7 @@ impl Parts {
             traffic: TrafficLog::new(Arc::clone(&store.records)),
             sessions: Sessions::default(),
         };
+        let managed = in_turn(&store, &turns);
         let verified = VerifiedCache::new(config.auth.verified_max, config.auth.verified_ttl);
         Ok(Self {
             node,
@@ -156,6 +160,7 @@ impl Parts {
             tenancy,
             _pacer: pacer,
             store,
+            managed,
             blob,
             hasher,
         })
