@@ -121,6 +121,7 @@ impl Housekeeping {
             return Ok(false);
         }
         done("forgetting deleted messages", self.purge().await)?;
+        done("bounding what is kept of deleted messages", self.bound_kept().await)?;
         done("forgetting answers", self.forget_claims().await)?;
         let expired = expire && done("expiring messages", self.expire().await)?;
         if expire {
@@ -140,6 +141,28 @@ impl Housekeeping {
             self.keep_task().await?;
         }
         Ok(())
+    }
+
+    /// Only mailboxes of which more is kept than before are looked at: what is found to be within its bounds stays so.
+    async fn bound_kept(&self) -> Result<(), BrokenOff> {
+        loop {
+            let more = self.index.all_tenants_kept_more(PAGE).await?;
+            for (tenant, mailbox) in &more.over {
+                let mut forgotten = 0;
+                loop {
+                    match self.index.bound_kept(*tenant, *mailbox, STEP).await? {
+                        0 => break,
+                        messages => forgotten += messages,
+                    }
+                    self.keep_task().await?;
+                }
+                info!(%tenant, %mailbox, messages = forgotten, "deleted messages were forgotten: too much was kept");
+            }
+            if more.looked_at < u64::from(PAGE) {
+                return Ok(());
+            }
+            self.keep_task().await?;
+        }
     }
 
     async fn forget_claims(&self) -> Result<(), BrokenOff> {

@@ -13,8 +13,8 @@ pub use directory::{
     ResolvedRecipient, TenantDeletion, TenantUpdate,
 };
 pub use index::{
-    CommitOutcome, Conflict, Index, IndexError, NewMessage, OpenOutcome, OpenRequest, Opened, Pulse,
-    RowOutcome, SessionInfo, Usage,
+    CommitOutcome, Conflict, Index, IndexError, KeptMore, NewMessage, OpenOutcome, OpenRequest, Opened,
+    Pulse, RowOutcome, SessionInfo, Usage,
 };
 pub use records::{
     AUDIT_KEPT_DAYS_MIN, AuditEntry, AuditQuery, Claim, IdempotencyKey, Note, Records, StoredAnswer, Traffic,

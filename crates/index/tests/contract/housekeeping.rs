@@ -11,10 +11,11 @@ use std::{
 use async_trait::async_trait;
 use maildrop::{
     EntryEnvelope, Extent, Housekeeping, HousekeepingConfig, Policy, SealedKey, TenantId, TenantSettings,
+    Uid,
     port::{BlobError, BlobStore, BodyStream, EntryWriter, Read, TenantUpdate},
 };
 
-use crate::{backend::Backend, directory::fill, fixture::*};
+use crate::{backend::Backend, deleted::deliver_and_delete, directory::fill, fixture::*};
 
 /// A store that is away, and counts how often it is asked to purge.
 #[derive(Debug, Default)]
@@ -88,6 +89,27 @@ pub(crate) async fn rows_of_a_deleted_mailbox_go_in_the_background(backend: &Bac
     for table in ["messages", "deleted_messages"] {
         assert_eq!(backend.number(&format!("SELECT count(*) FROM {table}")).await, 0, "{table}");
     }
+    end.send(()).unwrap();
+    running.await.unwrap();
+}
+
+pub(crate) async fn a_mailbox_that_receives_and_deletes_keeps_no_more_than_its_quota(backend: &Backend) {
+    let store = &backend.store;
+    let one = tenant(store, "one").await;
+    let a = mailbox(store, one, "a@one.test", Some(100)).await;
+    let blob = Arc::new(Away::default());
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(housekeeping(backend, &blob).await.run(async {
+        let _ = ended.await;
+    }));
+    for _ in 0..5 {
+        deliver_and_delete(store, one, a, &[50, 50]).await;
+    }
+    while backend.number("SELECT coalesce(sum(octets), 0) FROM kept_usage").await != 100 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let kept = store.index.deleted_messages(one, a, Uid(0), 100).await.unwrap();
+    assert_eq!(kept.iter().map(|info| info.uid.0).collect::<Vec<_>>(), [9, 10], "the last ones");
     end.send(()).unwrap();
     running.await.unwrap();
 }

@@ -99,6 +99,9 @@ contract! {
     deleted::what_is_kept_can_be_restored,
     deleted::what_is_not_kept_is_garbage,
     deleted::old_messages_expire,
+    deleted::what_is_kept_of_a_mailbox_is_bounded_by_its_quota,
+    deleted::what_is_kept_of_a_tenant_is_bounded_by_its_quota,
+    deleted::what_is_kept_is_counted_to_the_end,
     deleted::one_message_is_found_with_its_row,
     records::the_audit_log_says_before_and_after,
     records::a_request_is_claimed_once,
@@ -107,5 +110,6 @@ contract! {
     records::old_audit_entries_are_forgotten_and_young_ones_cannot_be,
     records::finished_deletions_are_forgotten,
     housekeeping::rows_of_a_deleted_mailbox_go_in_the_background,
+    housekeeping::a_mailbox_that_receives_and_deletes_keeps_no_more_than_its_quota,
     housekeeping::a_deletion_that_fails_hurries_nothing_else,
 }

@@ -186,6 +186,7 @@ impl Postgres {
                 "DELETE FROM pack_garbage WHERE tenant_id = $1",
                 "DELETE FROM maildrop_locks WHERE tenant_id = $1",
                 "DELETE FROM tenant_usage WHERE tenant_id = $1",
+                "DELETE FROM kept_usage WHERE tenant_id = $1",
                 // What was made in the moment the deletion began.
                 "DELETE FROM certificates WHERE tenant_id = $1",
                 "DELETE FROM api_keys WHERE tenant_id = $1",

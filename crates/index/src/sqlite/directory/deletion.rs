@@ -151,6 +151,7 @@ impl Sqlite {
                 "DELETE FROM pack_refusals WHERE tenant_id = ?",
                 "DELETE FROM pack_garbage WHERE tenant_id = ?",
                 "DELETE FROM tenant_usage WHERE tenant_id = ?",
+                "DELETE FROM kept_usage WHERE tenant_id = ?",
                 // What was made in the moment the deletion began.
                 "DELETE FROM certificates WHERE tenant_id = ?",
                 "DELETE FROM api_keys WHERE tenant_id = ?",
