@@ -304,3 +304,29 @@ async fn an_ordinary_owner_serves_and_others_are_refused() {
     connection.close().await.unwrap();
     backend.end().await;
 }
+
+/// The embedded index keeps sessions in memory and has one writer: a session that ends while that is waited for was not
+/// ended by whoever asked.
+#[tokio::test]
+async fn an_embedded_session_that_ended_meanwhile_is_not_said_to_be_ended() {
+    let backend = Backend::sqlite().await;
+    let store = &backend.store;
+    let tenant = tenant(store, "one").await;
+    let mailbox = mailbox(store, tenant, "a@one.test", None).await;
+    let node = node(store, LONG).await;
+    let (token, _) = opened(store, tenant, mailbox, node).await;
+    let session = store.index.sessions(Some(tenant), None, 1).await.unwrap().remove(0).id;
+    let by = actor();
+    let new = [new_mailbox("b@one.test")];
+    // In this order: the first has the writer, the second has found the session and waits, the session ends.
+    let (made, ended, released) = tokio::join!(
+        store.directory.create_mailboxes(tenant, &new, &by, AT),
+        store.index.end_session(tenant, &session, &by, AT),
+        store.index.release(tenant, mailbox, token),
+    );
+    assert!(made.unwrap()[0].is_ok());
+    released.unwrap();
+    assert!(!ended.unwrap());
+    assert_eq!(backend.number("SELECT count(*) FROM audit_log WHERE action = 'session.end'").await, 0);
+    backend.end().await;
+}
