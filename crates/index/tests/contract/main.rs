@@ -89,6 +89,7 @@ contract! {
     tenancy::app_passwords_come_and_go,
     tenancy::api_keys_belong_to_a_tenant_or_to_none,
     tenancy::certificates_belong_to_the_nearest_domain,
+    tenancy::of_two_that_lie_within_each_other_one_is_created,
     tenancy::a_tenants_deletion_begins_with_its_key,
     sessions::a_changed_tenant_is_stale,
     sessions::a_login_delay_is_kept,
