@@ -17,13 +17,13 @@ const COLLECTOR_TOKEN: &str = "collector-Token-1910";
 const BODY: &str = "the-body-says-this-2837";
 
 /// Everything that has to do with secrets, on a node that logs all there is.
-fn drive(stores: Stores, format: &str) -> (Node, Vec<&'static str>) {
+fn drive(stores: &Stores, format: &str) -> (Node, Vec<&'static str>) {
     let [nobody] = xtask::services::free_ports().unwrap().map(|port: u16| format!("127.0.0.1:{port}"));
     let extra = format!(
         "[log]\nfilter = \"trace\"\nformat = \"{format}\"\n[telemetry]\notlp_endpoint = \"http://{nobody}\"\n\
          otlp_headers = \"authorization=Bearer {COLLECTOR_TOKEN}\"\n[pack]\nsolo_octets = 100000\n"
     );
-    let mut node = Node::start(&NodeOptions { extra, tls: true, ..NodeOptions::on(&stores) });
+    let mut node = Node::start(&NodeOptions { extra, tls: true, ..NodeOptions::on(stores) });
     node.tenant("one");
     let address = "a@one.test";
     let path = "/v1/tenants/one/mailboxes";
@@ -88,7 +88,7 @@ fn drive(stores: Stores, format: &str) -> (Node, Vec<&'static str>) {
 
 #[track_caller]
 fn check(stores: Stores, format: &str) {
-    let (node, secrets) = drive(stores, format);
+    let (node, secrets) = drive(&stores, format);
     let log = node.log();
     // The filter is in effect, and libraries that show the wire are still held back.
     assert!(log.lines().any(|line| line.contains("TRACE") && line.contains("hyper_util")));

@@ -214,6 +214,19 @@ fn bandwidth_is_rationed() {
     pop3.ok("STAT");
     pop3.ok("QUIT");
     assert!(pass(&node, &a, "pw").starts_with("-ERR [SYS/TEMP]"));
+    // The API is no way around it, and what it sends counts.
+    let http = node.http();
+    let raw = format!("/v1/tenants/one/mailboxes/{a}/messages/1/raw");
+    let (status, problem) = http.get(&raw);
+    let problem: Value = serde_json::from_str(&problem).unwrap();
+    assert_eq!(
+        (status, problem["type"].as_str()),
+        (429, Some("urn:postern:problem:daily-limit")),
+        "{problem}"
+    );
+    patch_mailbox(&node, &a, &json!({ "policy": { "octets_out_per_day": 800_000 } }));
+    assert_eq!((http.get(&raw).0, http.get(&raw).0), (200, 429));
+    assert!(pass(&node, &a, "pw").starts_with("-ERR [SYS/TEMP]"));
 }
 
 #[test]

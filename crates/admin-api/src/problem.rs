@@ -162,6 +162,15 @@ impl Problem {
         problem
     }
 
+    /// What may be sent in a day has been.
+    pub(crate) fn daily_limit(retry_after: Duration) -> Self {
+        let detail = "as much was sent today as may be; try again tomorrow (UTC)";
+        let mut problem =
+            Self::new(StatusCode::TOO_MANY_REQUESTS, "daily-limit", "Daily limit reached", detail);
+        problem.0.retry_after = Some(retry_after);
+        problem
+    }
+
     pub(crate) fn idempotency_mismatch() -> Self {
         let detail = "this key was sent before with another request";
         let status = StatusCode::UNPROCESSABLE_ENTITY;

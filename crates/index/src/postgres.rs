@@ -49,7 +49,7 @@ impl Config {
 
 /// A statement that a deadlock rolled back is tried so often.
 const ATTEMPTS: u32 = 3;
-/// Longest time for deleting a mailbox or a tenant with all its rows.
+/// Longest time for ending the deletion of a tenant.
 const DELETION_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// The index on PostgreSQL. Any number of nodes share a database.

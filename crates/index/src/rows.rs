@@ -4,7 +4,7 @@ use maildrop::{
     Address, AliasAddress, ApiKey, ApiKeyId, AppPassword, Certificate, CredentialId, Domain, DomainName,
     Mailbox, MailboxId, MailboxSettings, MessageInfo, Policy, Rules, SealedKey, Tenant, TenantId,
     TenantLimits, TenantName, TenantSettings, Uid, UniqueIdPrefix,
-    port::{AuditEntry, IndexError, SessionInfo, TenantDeletion},
+    port::{AuditEntry, IndexError, KeptMore, SessionInfo, TenantDeletion},
 };
 use sqlx::{
     Decode, Postgres, Sqlite,
@@ -397,4 +397,21 @@ pub(crate) fn domain_name(text: &str) -> Result<DomainName, IndexError> {
 
 pub(crate) fn tenant_name(text: &str) -> Result<TenantName, IndexError> {
     TenantName::try_from(text).map_err(|_| corrupt("tenant name"))
+}
+
+/// A mailbox of which more is kept than before.
+#[derive(sqlx::FromRow)]
+pub(crate) struct KeptRow {
+    pub(crate) tenant_id: Uuid,
+    pub(crate) mailbox_id: Uuid,
+    over: bool,
+}
+
+impl KeptRow {
+    pub(crate) fn gather(rows: Vec<Self>) -> KeptMore {
+        let looked_at = rows.len() as u64;
+        let over = rows.into_iter().filter(|row| row.over);
+        let ids = |row: Self| (TenantId::from_uuid(row.tenant_id), MailboxId::from_uuid(row.mailbox_id));
+        KeptMore { looked_at, over: over.map(ids).collect() }
+    }
 }

@@ -1,5 +1,5 @@
-//! What has to be done that nobody asks for: old messages expire, deleted ones are forgotten, tenants that were
-//! deleted vanish.
+//! What has to be done that nobody asks for: old messages expire, deleted ones are forgotten, as are records past
+//! their use; tenants and mailboxes that were deleted vanish.
 //!
 //! One node of the cluster does it at a time. Everything is done in small steps that can be broken off and
 //! taken up again, by this node or another.
@@ -13,7 +13,9 @@ use tracing::{debug, info, warn};
 
 use crate::{
     Actor, MailboxId, NodeId, TenantId,
-    port::{BlobError, BlobStore, Directory, Index, IndexError, Records, TenantDeletion},
+    port::{
+        AUDIT_KEPT_DAYS_MIN, BlobError, BlobStore, Directory, Index, IndexError, Records, TenantDeletion,
+    },
 };
 
 /// The task one node at a time has.
@@ -24,7 +26,13 @@ const STEP: u32 = 500;
 const PAGE: u32 = 500;
 /// Answers to repeated requests are kept for so long.
 const CLAIMS_KEPT: time::Duration = time::Duration::DAY;
-/// Deletions of tenants seen to in one round.
+/// Days that traffic of tenants is kept: more than what can be asked for at once. That of single mailboxes is only
+/// asked for on the very day; some more, for clocks that differ and for whoever looks into the database.
+const TRAFFIC_KEPT_DAYS: i64 = 400;
+const MAILBOX_TRAFFIC_KEPT_DAYS: i64 = 7;
+/// Finished deletions of tenants are kept for so long. The audit log says that they were.
+const DELETIONS_KEPT: time::Duration = time::Duration::days(90);
+/// Deletions of tenants seen to in one round, and of mailboxes read in one go.
 const DELETIONS: u32 = 100;
 
 /// When housekeeping is done.
@@ -32,11 +40,13 @@ const DELETIONS: u32 = 100;
 pub struct HousekeepingConfig {
     /// Pause between two rounds. Default: 1 min.
     pub interval: Duration,
-    /// Time between two searches for messages that expire. Default: 1 h.
+    /// Time between two searches for messages that expire, and for records past their use. Default: 1 h.
     pub expiry_interval: Duration,
     /// A tenant's deletion is not finished sooner than this after it began: by then what was on its way to it
     /// has come, and gone. Default: 2 min.
     pub deletion_grace: Duration,
+    /// Days that entries of the audit log are kept, or for ever. Default: 400, a year and a month.
+    pub audit_kept_days: Option<u32>,
 }
 
 impl Default for HousekeepingConfig {
@@ -45,6 +55,7 @@ impl Default for HousekeepingConfig {
             interval: Duration::from_mins(1),
             expiry_interval: Duration::from_hours(1),
             deletion_grace: Duration::from_mins(2),
+            audit_kept_days: Some(400),
         }
     }
 }
@@ -94,8 +105,8 @@ impl Housekeeping {
             let round = std::pin::pin!(self.round(due));
             match select(end.as_mut(), round).await {
                 Either::Left(_) => return,
-                Either::Right((Ok(true), _)) if due => expired_at = Some(Instant::now()),
-                Either::Right((Ok(_), _)) => {}
+                Either::Right((Ok(true), _)) => expired_at = Some(Instant::now()),
+                Either::Right((Ok(false), _)) => {}
                 Either::Right((Err(error), _)) => {
                     warn!(error = &error as &dyn std::error::Error, "housekeeping was broken off");
                 }
@@ -103,31 +114,26 @@ impl Housekeeping {
         }
     }
 
-    /// One round; `false` where another node does it, or something of it was not done.
+    /// One round. `true` where messages that expire were looked for, in all mailboxes: what else is not done is
+    /// tried in the next round anyway, and does not make that search any sooner.
     async fn round(&self, expire: bool) -> Result<bool, BrokenOff> {
         if !self.take_task().await? {
             return Ok(false);
         }
-        // What one of them meets must not keep the others from being done.
-        let mut complete = true;
-        let mut see_to = |what: &str, done: Result<(), BrokenOff>| match done {
-            Ok(()) => Ok(()),
-            Err(BrokenOff::Lost) => Err(BrokenOff::Lost),
-            Err(error) => {
-                warn!(error = &error as &dyn std::error::Error, "housekeeping: {what} was broken off");
-                complete = false;
-                Ok(())
-            }
-        };
-        see_to("forgetting deleted messages", self.purge().await)?;
-        see_to("forgetting answers", self.forget_claims().await)?;
+        done("forgetting deleted messages", self.purge().await)?;
+        done("bounding what is kept of deleted messages", self.bound_kept().await)?;
+        done("forgetting answers", self.forget_claims().await)?;
+        let expired = expire && done("expiring messages", self.expire().await)?;
         if expire {
-            see_to("expiring messages", self.expire().await)?;
+            done("forgetting traffic", self.forget_traffic().await)?;
+            done("forgetting finished deletions", self.forget_deletions().await)?;
+            done("forgetting entries of the audit log", self.forget_audit().await)?;
         }
+        done("deleting mailboxes", self.delete_mailboxes().await)?;
         for deletion in self.directory.all_tenants_deletions(false, DELETIONS).await? {
-            see_to("deleting a tenant", self.delete_tenant(deletion).await)?;
+            done("deleting a tenant", self.delete_tenant(deletion).await)?;
         }
-        Ok(complete)
+        Ok(expired)
     }
 
     async fn purge(&self) -> Result<(), BrokenOff> {
@@ -137,10 +143,67 @@ impl Housekeeping {
         Ok(())
     }
 
+    /// Only mailboxes of which more is kept than before are looked at: what is found to be within its bounds stays so.
+    async fn bound_kept(&self) -> Result<(), BrokenOff> {
+        loop {
+            let more = self.index.all_tenants_kept_more(PAGE).await?;
+            for (tenant, mailbox) in &more.over {
+                let mut forgotten = 0;
+                loop {
+                    match self.index.bound_kept(*tenant, *mailbox, STEP).await? {
+                        0 => break,
+                        messages => forgotten += messages,
+                    }
+                    self.keep_task().await?;
+                }
+                info!(%tenant, %mailbox, messages = forgotten, "deleted messages were forgotten: too much was kept");
+            }
+            if more.looked_at < u64::from(PAGE) {
+                return Ok(());
+            }
+            self.keep_task().await?;
+        }
+    }
+
     async fn forget_claims(&self) -> Result<(), BrokenOff> {
         let old = OffsetDateTime::now_utc() - CLAIMS_KEPT;
         while self.records.forget_claims(old, STEP).await? == u64::from(STEP) {
             self.keep_task().await?;
+        }
+        Ok(())
+    }
+
+    async fn forget_traffic(&self) -> Result<(), BrokenOff> {
+        let ago = |days| (OffsetDateTime::now_utc() - time::Duration::days(days)).date();
+        let (tenants, mailboxes) = (ago(TRAFFIC_KEPT_DAYS), ago(MAILBOX_TRAFFIC_KEPT_DAYS));
+        while self.records.all_tenants_forget_traffic(tenants, mailboxes, STEP).await? > 0 {
+            self.keep_task().await?;
+        }
+        Ok(())
+    }
+
+    async fn forget_deletions(&self) -> Result<(), BrokenOff> {
+        let before = OffsetDateTime::now_utc() - DELETIONS_KEPT;
+        while self.directory.all_tenants_forget_deletions(before, STEP).await? > 0 {
+            self.keep_task().await?;
+        }
+        Ok(())
+    }
+
+    async fn forget_audit(&self) -> Result<(), BrokenOff> {
+        let Some(days) = self.config.audit_kept_days else { return Ok(()) };
+        let days = days.max(AUDIT_KEPT_DAYS_MIN);
+        let before = OffsetDateTime::now_utc() - time::Duration::days(days.into());
+        let mut forgotten = 0;
+        loop {
+            match self.records.all_tenants_forget_audit(before, STEP).await? {
+                0 => break,
+                entries => forgotten += entries,
+            }
+            self.keep_task().await?;
+        }
+        if forgotten > 0 {
+            info!(entries = forgotten, days, "entries of the audit log were forgotten");
         }
         Ok(())
     }
@@ -153,6 +216,31 @@ impl Housekeeping {
 
     async fn keep_task(&self) -> Result<(), BrokenOff> {
         if self.take_task().await? { Ok(()) } else { Err(BrokenOff::Lost) }
+    }
+
+    /// Rows of mailboxes that were deleted, the oldest deletions first.
+    async fn delete_mailboxes(&self) -> Result<(), BrokenOff> {
+        loop {
+            let deleted = self.directory.all_tenants_mailbox_deletions(DELETIONS).await?;
+            let mut over = 0;
+            for (tenant, mailbox) in &deleted {
+                over +=
+                    usize::from(done("deleting a mailbox", self.delete_mailbox(*tenant, *mailbox).await)?);
+            }
+            // Those that could not be done are the first of the next page, too.
+            if deleted.len() < DELETIONS as usize || over == 0 {
+                return Ok(());
+            }
+            self.keep_task().await?;
+        }
+    }
+
+    async fn delete_mailbox(&self, tenant: TenantId, mailbox: MailboxId) -> Result<(), BrokenOff> {
+        while self.directory.continue_mailbox_deletion(tenant, mailbox, STEP).await? {
+            self.keep_task().await?;
+        }
+        debug!(%tenant, %mailbox, "rows of a deleted mailbox are gone");
+        Ok(())
     }
 
     /// Rows first, so that nothing points at the objects; then the objects; the name last.
@@ -218,6 +306,19 @@ impl Housekeeping {
                 return Ok(());
             }
             self.keep_task().await?;
+        }
+    }
+}
+
+/// Whether it was done. What one task meets must not keep the others from being done; only where another node has
+/// taken over, the round ends.
+fn done(what: &str, result: Result<(), BrokenOff>) -> Result<bool, BrokenOff> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(BrokenOff::Lost) => Err(BrokenOff::Lost),
+        Err(error) => {
+            warn!(error = &error as &dyn std::error::Error, "housekeeping: {what} was broken off");
+            Ok(false)
         }
     }
 }

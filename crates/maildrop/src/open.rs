@@ -235,7 +235,10 @@ impl Maildrops {
             warn!(%tenant, %mailbox, %error, "row could not be read");
             RetrieveError::Unavailable
         };
+        let turn = self.shared.turn(tenant).await.map_err(|e| failed(&e))?;
         let found = self.shared.index.message(tenant, mailbox, uid).await.map_err(|e| failed(&e))?;
+        // Nobody waits for a turn while holding one.
+        drop(turn);
         let (info, row) = found.ok_or(RetrieveError::Vanished)?;
         let key = self.shared.tenants.get(tenant).await.map_err(|e| failed(&e))?;
         let key = key.ok_or(RetrieveError::Vanished)?;

@@ -26,7 +26,9 @@ pub struct TenantLimits {
     /// Recipients that mail is taken for, per second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deliveries_per_second: Option<u32>,
-    /// Days that deleted messages are kept at most, whatever policies say: no quota counts them. Default: 30.
+    /// Days that deleted messages are kept at most, whatever policies say. Nor is more kept of a mailbox, or of the
+    /// tenant, than its quota lets it hold: what was deleted first is forgotten first. They are not counted with what
+    /// it holds. Default: 30.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(maximum = 36500))]
     pub kept_days_max: Option<u32>,

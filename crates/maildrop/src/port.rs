@@ -15,10 +15,10 @@ pub use directory::{
 };
 pub use failures::{FailureChange, FailureKey, FailureScore, Failures, SharedFailures};
 pub use index::{
-    CommitOutcome, Conflict, Index, IndexError, NewMessage, OpenOutcome, OpenRequest, Opened, Pulse,
-    RowOutcome, SessionInfo, Usage,
+    CommitOutcome, Conflict, Index, IndexError, KeptMore, NewMessage, OpenOutcome, OpenRequest, Opened,
+    Pulse, RowOutcome, SessionInfo, Usage,
 };
 pub use records::{
-    AuditEntry, AuditQuery, Claim, IdempotencyKey, Note, Records, StoredAnswer, Traffic, TrafficDay,
-    TrafficDelta,
+    AUDIT_KEPT_DAYS_MIN, AuditEntry, AuditQuery, Claim, IdempotencyKey, Note, Records, StoredAnswer, Traffic,
+    TrafficDay, TrafficDelta,
 };

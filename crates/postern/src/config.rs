@@ -19,7 +19,7 @@ use serde::Deserialize;
 
 pub(crate) use error::ConfigError;
 pub(crate) use listeners::{Admin, Auth, Lmtp, Pop3, Pop3s, Tls};
-pub(crate) use node::{Cluster, Node, Role, Worker};
+pub(crate) use node::{Audit, Cluster, Node, Role, Worker};
 pub(crate) use stores::{Blob, BlobKind, Checksum, Index, Keys, Pack};
 pub(crate) use telemetry::{Log, LogFilter, LogFormat, Metrics, Telemetry};
 pub(crate) use types::Secret;
@@ -40,6 +40,7 @@ pub(crate) struct Config {
     pub(crate) node: Node,
     pub(crate) cluster: Cluster,
     pub(crate) worker: Worker,
+    pub(crate) audit: Audit,
     pub(crate) auth: Auth,
     pub(crate) log: Log,
     pub(crate) metrics: Metrics,

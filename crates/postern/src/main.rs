@@ -9,6 +9,7 @@ mod logging;
 mod observed;
 mod serve;
 mod telemetry;
+mod turns;
 mod wiring;
 
 use std::process::ExitCode;

@@ -8,6 +8,7 @@ use frontend::{
     Bound, Drain, HostCertificates, Limits, ListenAddr, LmtpConfig, LmtpService, Metrics, Pop3Config,
     Pop3Service, Server, Tenancy, TenantSeries, TlsIdentity,
 };
+use index::Store;
 use maildrop::{Housekeeping, port::SystemClock};
 use tokio::{
     net::TcpListener,
@@ -268,10 +269,11 @@ impl Node {
     fn serve_admin(&self, listener: TcpListener) -> anyhow::Result<()> {
         let token = self.config.admin_token()?.context("admin.token_file is missing")?;
         let drain = self.drain.handle();
+        let Store { directory, index, records } = self.parts.managed.clone();
         let api = AdminApi {
-            directory: Arc::clone(&self.parts.store.directory),
-            index: Arc::clone(&self.parts.store.index),
-            records: Arc::clone(&self.parts.store.records),
+            directory,
+            index,
+            records,
             blob: Arc::clone(&self.parts.blob),
             maildrops: self.parts.maildrops.clone(),
             deliveries: self.parts.deliveries.clone(),
@@ -326,7 +328,7 @@ impl Node {
             blob: Arc::clone(&self.parts.blob),
             node: self.parts.node,
             name: name.to_owned(),
-            config: self.config.worker.housekeeping(),
+            config: self.config.worker.housekeeping(&self.config.audit),
         };
         self.admin_tasks.spawn(housekeeping.run(self.admin_end.clone().cancelled_owned()));
     }

@@ -24,6 +24,7 @@ use crate::{
         self, ObservedBlobStore, ObservedDirectory, ObservedFailures, ObservedIndex, ObservedObjects,
         ObservedRecords,
     },
+    turns::in_turn,
 };
 
 /// The master key is not the one this index was started with.
@@ -63,6 +64,8 @@ pub(crate) struct Parts {
     /// What `/metrics` shows.
     pub(crate) registry: Registry,
     pub(crate) store: Store,
+    /// The same, for the admin API: in tenants' turns.
+    pub(crate) managed: Store,
     pub(crate) blob: Arc<dyn BlobStore>,
     pub(crate) hasher: Hasher,
     pub(crate) authenticator: Authenticator,
@@ -132,6 +135,7 @@ impl Parts {
             sessions: Sessions::default(),
             penalties: Penalties::new(penalties, Arc::clone(&store.failures), decoy_key),
         };
+        let managed = in_turn(&store, &turns);
         let verified = VerifiedCache::new(config.auth.verified_max, config.auth.verified_ttl);
         Ok(Self {
             node,
@@ -164,6 +168,7 @@ impl Parts {
             tenancy,
             _pacer: pacer,
             store,
+            managed,
             blob,
             hasher,
         })

@@ -18,6 +18,7 @@ use maildrop::{
 };
 use serde::Deserialize;
 use serde_json::json;
+use time::{OffsetDateTime, Time, UtcOffset};
 use tokio::time::timeout;
 use utoipa::IntoParams;
 
@@ -193,6 +194,9 @@ pub(super) async fn read(
 }
 
 /// The message itself, octet by octet as RETR sends it.
+///
+/// It counts with what is sent that day to clients of the tenant and of the mailbox, and is refused once that is as much
+/// as may be.
 #[utoipa::path(get, path = "/v1/tenants/{tenant}/mailboxes/{address}/messages/{uid}/raw",
     operation_id = "readRawMessage", tag = "messages",
     responses((status = 200, description = "the message", body = String, content_type = "message/rfc822")))]
@@ -205,6 +209,10 @@ pub(super) async fn raw(
     let OfMessage { address, uid } = path;
     let mailbox = api.mailbox(&tenant, &address).await?;
     let uid = uid_of_path(&uid)?;
+    let rules = rules(&tenant, &mailbox);
+    if !api.traffic.may_send(tenant.id, mailbox.id, &rules).await? {
+        return Err(Problem::daily_limit(until_tomorrow(api.now())));
+    }
     let found = api.maildrops.peek(tenant.id, mailbox.id, uid).await;
     let (_, message) = found.map_err(|error| match error {
         RetrieveError::Vanished => no_message(),
@@ -214,7 +222,7 @@ pub(super) async fn raw(
     // Whoever reads somebody else's mail is known by it.
     api.note(&tenant, &actor, "message.read", &mailbox.address, json!({ "uid": uid })).await?;
     let length = HeaderValue::from(message.octets);
-    let mut response = Body::from_stream(sent(api, tenant.id, mailbox.id, message)).into_response();
+    let mut response = Body::from_stream(sent(api, tenant.id, mailbox.id, rules, message)).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(RFC822));
     response.headers_mut().insert(header::CONTENT_LENGTH, length);
     Ok(response)
@@ -226,8 +234,10 @@ fn sent(
     api: Shared,
     tenant: TenantId,
     mailbox: MailboxId,
+    rules: Rules,
     mut message: Retrieved,
 ) -> impl Stream<Item = Result<Bytes, BlobError>> {
+    let mut left = message.octets;
     let prefix = Bytes::from(std::mem::take(&mut message.prefix));
     let body = stream::unfold(Some(message), |message| async {
         let mut message = message?;
@@ -236,8 +246,11 @@ fn sent(
         Some((next, rest))
     });
     stream::iter([Ok(prefix)]).chain(body).inspect_ok(move |octets| {
-        let traffic = Traffic { octets_out: octets.len() as u64, ..Traffic::default() };
-        api.traffic.count(tenant, mailbox, &Rules::default(), traffic);
+        let octets_out = octets.len() as u64;
+        left = left.saturating_sub(octets_out);
+        let messages_out = u64::from(octets_out > 0 && left == 0);
+        let traffic = Traffic { messages_out, octets_out, ..Traffic::default() };
+        api.traffic.count(tenant, mailbox, &rules, traffic);
     })
 }
 
@@ -253,7 +266,7 @@ pub(super) async fn delete(
     let OfMessage { address, uid } = path;
     let mailbox = api.mailbox(&tenant, &address).await?;
     let uid = uid_of_path(&uid)?;
-    let kept = undelete_window(&tenant, &mailbox);
+    let kept = rules(&tenant, &mailbox).undelete_window();
     let (index, at) = (Arc::clone(&api.index), api.now());
     let removed =
         to_the_end(
@@ -287,10 +300,17 @@ pub(super) async fn restore(
     }
 }
 
-/// How long what an administrator deletes can be restored.
-fn undelete_window(tenant: &Tenant, mailbox: &Mailbox) -> Duration {
+/// What the mailbox lives under.
+fn rules(tenant: &Tenant, mailbox: &Mailbox) -> Rules {
     let policy = mailbox.settings.policy.or(&tenant.settings.policy);
-    Rules { tenant: tenant.settings.limits.clone(), mailbox: policy }.undelete_window()
+    Rules { tenant: tenant.settings.limits.clone(), mailbox: policy }
+}
+
+/// How long the day (UTC) still lasts.
+fn until_tomorrow(now: OffsetDateTime) -> Duration {
+    let since_midnight =
+        now.to_offset(UtcOffset::UTC) - now.to_offset(UtcOffset::UTC).replace_time(Time::MIDNIGHT);
+    (time::Duration::DAY - since_midnight).unsigned_abs()
 }
 
 fn no_message() -> Problem {
@@ -305,4 +325,19 @@ fn uid_of(text: &str) -> Option<Uid> {
 
 fn uid_of_path(text: &str) -> Result<Uid, Problem> {
     uid_of(text).ok_or_else(no_message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_ends_at_midnight_in_utc() {
+        let left = |seconds: i64, hours: i8| {
+            let at = OffsetDateTime::UNIX_EPOCH + time::Duration::seconds(seconds);
+            until_tomorrow(at.to_offset(UtcOffset::from_hms(hours, 0, 0).unwrap())).as_secs()
+        };
+        assert_eq!((left(0, 0), left(86_399, 0), left(86_400, 0)), (86_400, 1, 86_400));
+        assert_eq!(left(3600, 5), 82_800, "wherever the clock is");
+    }
 }

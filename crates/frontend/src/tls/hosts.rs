@@ -1,12 +1,13 @@
 //! Certificates of tenants, by the host a client asks for.
 //!
 //! Whoever connects chooses the name, so what a name may cost is bounded: so many names are remembered, also
-//! those that are nobody's, so many are looked up at once, and none for long. Where there is no answer the node's
-//! own certificate is presented: the client sees that it is for another host, and the connection is not lost.
+//! those that are nobody's, so many are looked up at once, and none for long. Where there is no answer, what was
+//! presented last for the host goes on; where nothing was, the node's own certificate is presented: the client sees that
+//! it is for another host, and the connection is not lost.
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use maildrop::port::{BlobStore, Directory, HostCertificate};
+use maildrop::port::{BlobError, BlobStore, Directory, HostCertificate, IndexError};
 use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
@@ -29,6 +30,9 @@ const FAILURE_KEPT: Duration = Duration::from_secs(5);
 /// How many hosts are remembered. With a certificate one takes 2 KiB (P-256) to 4 KiB (RSA) and its chain; one that
 /// is nobody's, some hundreds of octets.
 const HOSTS_MAX: u64 = 10_000;
+/// How long the last certificate of a host is good for while the index is away: longer than people need to bring it
+/// back, and no certificate is for ever.
+const LAST_KEPT: Duration = Duration::from_hours(24);
 /// How many hosts are looked up at once: half of the connections to the database that there are by default.
 const LOOKUPS_MAX: usize = 8;
 /// Longest time for a lookup, waiting for its turn included: a client that waits longer may give up.
@@ -47,6 +51,8 @@ struct Shared {
     /// directory. No ticket of one host resumes a session with another, for the host stands in it.
     terms: Terms,
     hosts: moka::sync::Cache<String, Slot>,
+    /// What was found last for hosts that are some tenant's: no name that is nobody's takes a place here.
+    last: moka::sync::Cache<String, Arc<Host>>,
     lookups: Semaphore,
 }
 
@@ -76,8 +82,9 @@ impl HostCertificates {
     /// The certificates that `directory` knows, their keys opened by `blob`.
     pub fn new(directory: Arc<dyn Directory>, blob: Arc<dyn BlobStore>) -> Result<Self, TlsError> {
         let hosts = moka::sync::Cache::builder().max_capacity(HOSTS_MAX).time_to_live(KEPT).build();
+        let last = moka::sync::Cache::builder().max_capacity(HOSTS_MAX).time_to_live(LAST_KEPT).build();
         let (terms, lookups) = (Terms::new()?, Semaphore::new(LOOKUPS_MAX));
-        Ok(Self { shared: Arc::new(Shared { directory, blob, terms, hosts, lookups }) })
+        Ok(Self { shared: Arc::new(Shared { directory, blob, terms, hosts, last, lookups }) })
     }
 
     /// The tenant's host of this name, if it is one and can be served.
@@ -106,20 +113,28 @@ impl Answer {
 }
 
 impl Shared {
-    async fn look_up(&self, host: &str) -> Answer {
-        let found = match tokio::time::timeout(LOOKUP_TIMEOUT, self.find(host)).await {
+    async fn look_up(&self, name: &str) -> Answer {
+        let found = match tokio::time::timeout(LOOKUP_TIMEOUT, self.find(name)).await {
             Ok(found) => found,
             Err(elapsed) => Err(elapsed.into()),
         };
         match found {
-            Ok(host) => Answer { host, until: Instant::now() + KEPT },
+            Ok(found) => {
+                match &found {
+                    Some(host) => self.last.insert(name.to_owned(), Arc::clone(host)),
+                    None => self.last.invalidate(name),
+                }
+                Answer { host: found, until: Instant::now() + KEPT }
+            }
             Err(error) => {
+                let last = if passes(&error) { self.last.get(name) } else { None };
                 warn!(
-                    host,
+                    host = name,
                     error = error.as_ref() as &dyn std::error::Error,
-                    "certificate of a host cannot be had: the node's is presented"
+                    "certificate of a host cannot be had: {} is presented",
+                    if last.is_some() { "its last one" } else { "the node's" }
                 );
-                Answer { host: None, until: Instant::now() + FAILURE_KEPT }
+                Answer { host: last, until: Instant::now() + FAILURE_KEPT }
             }
         }
     }
@@ -137,6 +152,13 @@ impl Shared {
         let config = self.terms.config(chain, key)?;
         Ok(Some(Arc::new(Host { config: Arc::new(config), greeting: greeting.map(Arc::from) })))
     }
+}
+
+/// Whether it says nothing of the host: that somebody did not answer.
+fn passes(problem: &Problem) -> bool {
+    problem.is::<tokio::time::error::Elapsed>()
+        || problem.downcast_ref().is_some_and(IndexError::is_retryable)
+        || problem.downcast_ref().is_some_and(BlobError::is_retryable)
 }
 
 #[cfg(test)]
@@ -204,6 +226,36 @@ mod tests {
         let all = join_all(nobodys.iter().map(|host| certificates.get(host)));
         let (none, one) = tokio::join!(all, certificates.get("pop.one.test"));
         assert!(none.iter().all(Option::is_none) && one.is_some());
+    }
+
+    #[tokio::test]
+    async fn an_outage_takes_no_certificate_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let certificates = certificates(dir.path()).await;
+        let (host, wanted) = ("pop.one.test", certificates.get("pop.one.test").await.unwrap());
+        let shared = &certificates.shared;
+        // The database answers nobody, for longer than its answers count.
+        let turns = shared.lookups.acquire_many(LOOKUPS_MAX as u32).await.unwrap();
+        tokio::time::pause();
+        tokio::time::advance(KEPT).await;
+        assert!(Arc::ptr_eq(&certificates.get(host).await.unwrap(), &wanted));
+        tokio::time::advance(FAILURE_KEPT).await;
+        assert!(Arc::ptr_eq(&certificates.get(host).await.unwrap(), &wanted), "and on and on");
+        assert!(certificates.get("imap.one.test").await.is_none(), "what was never presented is not known");
+        // It is back, and asked again soon: what is gone is gone, in the next outage, too.
+        drop(turns);
+        tokio::time::advance(FAILURE_KEPT).await;
+        tokio::time::resume();
+        let tenant = shared.directory.all_tenants_certificate(host).await.unwrap().unwrap().tenant;
+        let actor = Actor { name: "test".into(), origin: "local".into(), request: String::new() };
+        let at = SystemClock.now();
+        assert!(shared.directory.delete_certificate(tenant, host, &actor, at).await.unwrap());
+        assert!(certificates.get(host).await.is_none());
+        let turns = shared.lookups.acquire_many(LOOKUPS_MAX as u32).await.unwrap();
+        tokio::time::pause();
+        tokio::time::advance(KEPT).await;
+        assert!(certificates.get(host).await.is_none());
+        drop(turns);
     }
 
     #[tokio::test]

@@ -243,4 +243,48 @@ impl Records for Postgres {
             .await?;
         Ok((of_tenant as u64, of_mailbox as u64))
     }
+
+    async fn all_tenants_forget_traffic(
+        &self,
+        tenants: Date,
+        mailboxes: Date,
+        limit: u32,
+    ) -> Result<u64, IndexError> {
+        let gone = self
+            .repeatable(|| {
+                // Each kind by its own index, so that what stays of tenants is not read in search of mailboxes'.
+                sqlx::query(
+                    "DELETE FROM traffic WHERE (tenant_id, day, mailbox_id) IN
+                     (SELECT * FROM (
+                         (SELECT tenant_id, day, mailbox_id FROM traffic
+                           WHERE mailbox_id = '00000000-0000-0000-0000-000000000000' AND day < $1 LIMIT $3)
+                         UNION ALL
+                         (SELECT tenant_id, day, mailbox_id FROM traffic
+                           WHERE mailbox_id <> '00000000-0000-0000-0000-000000000000' AND day < $2 LIMIT $3)
+                      ) old LIMIT $3)",
+                )
+                .bind(tenants)
+                .bind(mailboxes)
+                .bind(i64::from(limit))
+                .execute(&self.pool)
+            })
+            .await?;
+        Ok(gone.rows_affected())
+    }
+
+    async fn all_tenants_forget_audit(&self, before: OffsetDateTime, limit: u32) -> Result<u64, IndexError> {
+        let gone = self
+            .repeatable(|| {
+                // Numbers grow with time: the oldest are the first, and no other need be looked at.
+                sqlx::query(
+                    "DELETE FROM audit_log WHERE at < $1 AND audit_id IN
+                     (SELECT audit_id FROM audit_log ORDER BY audit_id LIMIT $2)",
+                )
+                .bind(before)
+                .bind(i64::from(limit))
+                .execute(&self.pool)
+            })
+            .await?;
+        Ok(gone.rows_affected())
+    }
 }

@@ -12,16 +12,30 @@ impl Postgres {
     /// Begins a transaction that sees `tenant`'s rows alone.
     pub(super) async fn scoped(&self, tenant: TenantId) -> Result<Transaction<'static, Db>, sqlx::Error> {
         let mut tx = self.pool.begin().await?;
-        // Nor does it wait long for a row that somebody else holds: connections are everybody's.
-        sqlx::query(
-            "SELECT set_config('role', 'postern_tenant', true), set_config('postern.tenant', $1, true),
-                    set_config('lock_timeout', '5s', true)",
-        )
-        .bind(tenant.to_string())
-        .execute(&mut *tx)
-        .await?;
+        enter(&mut tx, tenant).await?;
         Ok(tx)
     }
+
+    /// Begins a transaction that sees every tenant's rows, for what must be known of them all before it is
+    /// [entered](enter) for one.
+    pub(super) async fn unscoped(&self) -> Result<Transaction<'static, Db>, sqlx::Error> {
+        let mut tx = self.pool.begin().await?;
+        sqlx::query("SELECT set_config('lock_timeout', '5s', true)").execute(&mut *tx).await?;
+        Ok(tx)
+    }
+}
+
+/// From here to its end the transaction sees `tenant`'s rows alone.
+pub(super) async fn enter(tx: &mut Transaction<'_, Db>, tenant: TenantId) -> Result<(), sqlx::Error> {
+    // Nor does it wait long for a row that somebody else holds: connections are everybody's.
+    sqlx::query(
+        "SELECT set_config('role', 'postern_tenant', true), set_config('postern.tenant', $1, true),
+                set_config('lock_timeout', '5s', true)",
+    )
+    .bind(tenant.to_string())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
 }
 
 /// What goes to the audit log.

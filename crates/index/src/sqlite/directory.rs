@@ -99,6 +99,14 @@ impl Directory for Sqlite {
         self.all_tenants_deletions(finished, limit).await
     }
 
+    async fn all_tenants_forget_deletions(
+        &self,
+        before: OffsetDateTime,
+        limit: u32,
+    ) -> Result<u64, IndexError> {
+        self.all_tenants_forget_deletions(before, limit).await
+    }
+
     async fn create_domain(
         &self,
         tenant: TenantId,
@@ -204,6 +212,22 @@ impl Directory for Sqlite {
         at: OffsetDateTime,
     ) -> Result<bool, IndexError> {
         self.delete_mailbox(tenant, address, actor, at).await
+    }
+
+    async fn all_tenants_mailbox_deletions(
+        &self,
+        limit: u32,
+    ) -> Result<Vec<(TenantId, MailboxId)>, IndexError> {
+        self.all_tenants_mailbox_deletions(limit).await
+    }
+
+    async fn continue_mailbox_deletion(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        limit: u32,
+    ) -> Result<bool, IndexError> {
+        self.continue_mailbox_deletion(tenant, mailbox, limit).await
     }
 
     async fn create_app_password(

@@ -137,13 +137,15 @@ impl Locks {
         });
     }
 
-    /// Takes the lock away from the session that held it, if it still does, and has it ended.
-    pub(super) fn end_held(&self, tenant: TenantId, mailbox: MailboxId, held: &Held) {
+    /// Takes the lock away from the session that held it, if it still does, and has it ended; whether it did.
+    pub(super) fn end_held(&self, tenant: TenantId, mailbox: MailboxId, held: &Held) -> bool {
         let mut state = self.state();
-        if state.held.get(&(tenant, mailbox)).is_some_and(|now| now.token == held.token) {
+        let still = state.held.get(&(tenant, mailbox)).is_some_and(|now| now.token == held.token);
+        if still {
             state.held.remove(&(tenant, mailbox));
             state.ended.push((held.node, held.session.clone(), Instant::now()));
         }
+        still
     }
 
     /// The mailbox a session has open.

@@ -4,6 +4,7 @@ mod checks;
 mod commit;
 mod deleted;
 mod deliver;
+mod kept;
 mod listing;
 mod open;
 mod removal;
@@ -16,7 +17,7 @@ use async_trait::async_trait;
 use maildrop::{
     Actor, Listing, LockToken, MailboxId, MessageInfo, MessageRow, NodeId, StoredEntry, TenantId, Uid,
     port::{
-        CommitOutcome, Index, IndexError, NewMessage, OpenOutcome, OpenRequest, Pulse, RowOutcome,
+        CommitOutcome, Index, IndexError, KeptMore, NewMessage, OpenOutcome, OpenRequest, Pulse, RowOutcome,
         SessionInfo, Usage,
     },
 };
@@ -171,6 +172,14 @@ impl Index for Sqlite {
 
     async fn all_tenants_purge_deleted(&self, limit: u32) -> Result<u64, IndexError> {
         self.all_tenants_purge_deleted(limit).await
+    }
+
+    async fn all_tenants_kept_more(&self, limit: u32) -> Result<KeptMore, IndexError> {
+        self.all_tenants_kept_more(limit).await
+    }
+
+    async fn bound_kept(&self, tenant: TenantId, mailbox: MailboxId, limit: u32) -> Result<u64, IndexError> {
+        self.bound_kept(tenant, mailbox, limit).await
     }
 
     async fn sessions(

@@ -208,4 +208,42 @@ impl Records for Sqlite {
         .map_err(index_error)?;
         Ok((of_tenant as u64, of_mailbox as u64))
     }
+
+    async fn all_tenants_forget_traffic(
+        &self,
+        tenants: Date,
+        mailboxes: Date,
+        limit: u32,
+    ) -> Result<u64, IndexError> {
+        let gone = sqlx::query(
+            "DELETE FROM traffic WHERE (tenant_id, day, mailbox_id) IN
+             (SELECT tenant_id, day, mailbox_id FROM traffic
+               WHERE mailbox_id = x'00000000000000000000000000000000' AND day < ?1
+               UNION ALL
+              SELECT tenant_id, day, mailbox_id FROM traffic
+               WHERE mailbox_id <> x'00000000000000000000000000000000' AND day < ?2
+               LIMIT ?3)",
+        )
+        .bind(tenants.to_julian_day())
+        .bind(mailboxes.to_julian_day())
+        .bind(i64::from(limit))
+        .execute(&self.writer)
+        .await
+        .map_err(index_error)?;
+        Ok(gone.rows_affected())
+    }
+
+    async fn all_tenants_forget_audit(&self, before: OffsetDateTime, limit: u32) -> Result<u64, IndexError> {
+        // Numbers grow with time: the oldest are the first, and no other need be looked at.
+        let gone = sqlx::query(
+            "DELETE FROM audit_log WHERE at < ?1 AND audit_id IN
+             (SELECT audit_id FROM audit_log ORDER BY audit_id LIMIT ?2)",
+        )
+        .bind(micros(before))
+        .bind(i64::from(limit))
+        .execute(&self.writer)
+        .await
+        .map_err(index_error)?;
+        Ok(gone.rows_affected())
+    }
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use index::Store;
 use maildrop::{
-    MailboxSettings, Policy, TenantSettings, Uid,
-    port::{CommitOutcome, MailboxUpdate, NewMessage, RowOutcome, TenantUpdate},
+    MailboxId, MailboxSettings, Policy, TenantId, TenantSettings, Uid,
+    port::{CommitOutcome, KeptMore, MailboxUpdate, NewMessage, RowOutcome, TenantUpdate},
 };
 use time::OffsetDateTime;
 
@@ -132,4 +133,115 @@ pub(crate) async fn one_message_is_found_with_its_row(backend: &Backend) {
     let taken = store.index.remove_messages(two, a, &[Uid(1)], NOT_KEPT, &actor(), AT).await.unwrap();
     assert!(taken.is_empty());
     assert_eq!(uids(store, one, a).await, [1, 2]);
+}
+
+/// Delivers messages of so many octets, and deletes each at once; they are kept for a day.
+pub(crate) async fn deliver_and_delete(store: &Store, tenant: TenantId, mailbox: MailboxId, octets: &[u64]) {
+    for octets in octets {
+        let uid = deliver(store, tenant, mailbox, *octets).await;
+        let gone = store.index.remove_messages(tenant, mailbox, &[uid], DAY, &actor(), AT).await.unwrap();
+        assert_eq!(gone, [uid]);
+    }
+}
+
+async fn kept(store: &Store, tenant: TenantId, mailbox: MailboxId) -> Vec<u64> {
+    let kept = store.index.deleted_messages(tenant, mailbox, Uid(0), 100).await.unwrap();
+    kept.iter().map(|info| info.uid.0).collect()
+}
+
+pub(crate) async fn what_is_kept_of_a_mailbox_is_bounded_by_its_quota(backend: &Backend) {
+    let store = &backend.store;
+    let one = tenant(store, "one").await;
+    let a = mailbox(store, one, "a@one.test", Some(100)).await;
+    let free = mailbox(store, one, "free@one.test", None).await;
+    let look = async |limit| store.index.all_tenants_kept_more(limit).await.unwrap();
+    let bound = async |mailbox, limit| store.index.bound_kept(one, mailbox, limit).await.unwrap();
+    assert_eq!(look(9).await, KeptMore::default());
+    deliver_and_delete(store, one, a, &[60, 40]).await;
+    deliver_and_delete(store, one, free, &[1000, 1000]).await;
+    assert_eq!(look(1).await.looked_at, 1, "in steps");
+    assert_eq!(look(9).await, KeptMore { looked_at: 1, over: vec![] });
+    assert_eq!(look(9).await.looked_at, 0, "each is looked at once");
+    assert_eq!((bound(a, 9).await, bound(free, 9).await), (0, 0), "it keeps what it may hold");
+    deliver_and_delete(store, one, a, &[30, 70, 20]).await;
+    assert_eq!(look(9).await, KeptMore { looked_at: 1, over: vec![(one, a)] });
+    // 220 octets are kept: those deleted first go first, and no more than must.
+    assert_eq!((bound(a, 2).await, kept(store, one, a).await), (2, vec![3, 4, 5]));
+    assert_eq!((bound(a, 9).await, kept(store, one, a).await), (1, vec![4, 5]));
+    assert_eq!(bound(a, 9).await, 0);
+    assert_eq!(backend.number("SELECT count(*) FROM pack_garbage").await, 3);
+    assert_eq!(kept(store, one, free).await, [1, 2], "without a quota there is no such bound");
+    // Nothing of it stands in the way of mail.
+    deliver(store, one, a, 100).await;
+    let restored = store.index.restore_message(one, a, Uid(5), &actor(), AT).await.unwrap();
+    assert_eq!(restored, RowOutcome::OverQuota);
+    // Messages have a quota, too.
+    let few = MailboxUpdate {
+        settings: Some(MailboxSettings { quota_messages: Some(1), ..MailboxSettings::default() }),
+        ..MailboxUpdate::default()
+    };
+    store.directory.update_mailbox(one, &address("a@one.test"), &few, &actor(), AT).await.unwrap();
+    assert_eq!((bound(a, 9).await, kept(store, one, a).await), (1, vec![5]));
+    let two = tenant(store, "two").await;
+    assert_eq!(store.index.bound_kept(two, a, 9).await.unwrap(), 0);
+}
+
+pub(crate) async fn what_is_kept_of_a_tenant_is_bounded_by_its_quota(backend: &Backend) {
+    let store = &backend.store;
+    let one = tenant(store, "one").await;
+    let a = mailbox(store, one, "a@one.test", None).await;
+    let b = mailbox(store, one, "b@one.test", None).await;
+    let pool = TenantUpdate {
+        settings: Some(TenantSettings { quota_octets: Some(100), ..TenantSettings::default() }),
+        ..TenantUpdate::default()
+    };
+    store.directory.update_tenant(one, &pool, &actor(), AT).await.unwrap().unwrap();
+    deliver_and_delete(store, one, a, &[30]).await;
+    deliver_and_delete(store, one, b, &[50, 50, 10]).await;
+    let more = store.index.all_tenants_kept_more(9).await.unwrap();
+    assert_eq!(more.looked_at, 2);
+    assert!(more.over.contains(&(one, b)), "{more:?}");
+    // 140 octets are kept. Whichever mailbox was looked at, the one that keeps most gives way.
+    assert_eq!(store.index.bound_kept(one, a, 9).await.unwrap(), 1);
+    assert_eq!(store.index.bound_kept(one, a, 9).await.unwrap(), 0);
+    assert_eq!((kept(store, one, a).await, kept(store, one, b).await), (vec![1], vec![2, 3]));
+}
+
+pub(crate) async fn what_is_kept_is_counted_to_the_end(backend: &Backend) {
+    let store = &backend.store;
+    let one = tenant(store, "one").await;
+    let a = mailbox(store, one, "a@one.test", None).await;
+    let b = mailbox(store, one, "b@one.test", None).await;
+    let counted = async || {
+        let of = async |column: &str| {
+            backend.number(&format!("SELECT coalesce(sum({column}), 0) FROM kept_usage")).await
+        };
+        (of("messages").await, of("octets").await)
+    };
+    deliver_and_delete(store, one, a, &[10, 20]).await;
+    deliver_and_delete(store, one, b, &[40]).await;
+    assert_eq!(counted().await, (3, 70));
+    store.index.restore_message(one, a, Uid(1), &actor(), AT).await.unwrap();
+    assert_eq!(counted().await, (2, 60));
+    // Several mailboxes at once, and one of them to its last message.
+    deliver_and_delete(store, one, a, &[5]).await;
+    let gone = deliver(store, one, a, 7).await;
+    let instant = Duration::from_micros(1);
+    store.index.remove_messages(one, a, &[gone], instant, &actor(), AT).await.unwrap();
+    let gone = deliver(store, one, b, 7).await;
+    store.index.remove_messages(one, b, &[gone], instant, &actor(), AT).await.unwrap();
+    assert_eq!(counted().await, (5, 79));
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    assert_eq!(store.index.all_tenants_purge_deleted(9).await.unwrap(), 2);
+    assert_eq!(counted().await, (3, 65));
+    store.directory.delete_mailbox(one, &address("b@one.test"), &actor(), AT).await.unwrap();
+    assert!(!store.directory.continue_mailbox_deletion(one, b, 9).await.unwrap());
+    assert_eq!(counted().await, (2, 25));
+    assert_eq!(
+        backend.number("SELECT count(*) FROM kept_usage").await,
+        1,
+        "where nothing is kept, there is no row"
+    );
+    delete_tenant(store, one).await;
+    assert_eq!(backend.number("SELECT count(*) FROM kept_usage").await, 0);
 }

@@ -1,8 +1,9 @@
 //! Who exists, and who may know it (P5).
 
+use index::Store;
 use maildrop::{
-    Domain, NewCredential, NewMailbox, SealedKey, TenantName,
-    port::{Conflict, IndexError, MailboxQuery},
+    Domain, MailboxId, NewCredential, NewMailbox, SealedKey, TenantId, TenantName, Uid,
+    port::{CommitOutcome, Conflict, IndexError, MailboxQuery, RowOutcome},
 };
 
 use crate::{backend::Backend, fixture::*};
@@ -133,13 +134,91 @@ pub(crate) async fn deletions_are_whole(backend: &Backend) {
         let sql = format!("SELECT count(*) FROM {table}");
         assert_eq!(backend.number(&sql).await, 1, "{table}: the other tenant's alone");
     }
-    let commit = store.index.commit_update(one, a, token, &[maildrop::Uid(1)], NOT_KEPT).await.unwrap();
-    assert_eq!(commit, maildrop::port::CommitOutcome::LockLost);
+    let commit = store.index.commit_update(one, a, token, &[Uid(1)], NOT_KEPT).await.unwrap();
+    assert_eq!(commit, CommitOutcome::LockLost);
     // A mailbox that is made again under the same address is another one, and empty.
     assert!(store.directory.delete_mailbox(two, &address("b@two.test"), &actor(), AT).await.unwrap());
     let again = mailbox(store, two, "b@two.test", None).await;
     assert_ne!(again, b);
     assert!(uids(store, two, again).await.is_empty());
+}
+
+/// Delivers `count` messages, each in a pack of its own, and deletes half of them so that they are kept.
+pub(crate) async fn fill(store: &Store, tenant: TenantId, mailbox: MailboxId, count: u64) {
+    for _ in 0..count {
+        deliver(store, tenant, mailbox, 1).await;
+    }
+    let half: Vec<Uid> = (1..=count / 2).map(Uid).collect();
+    let removed = store.index.remove_messages(tenant, mailbox, &half, LONG, &actor(), AT).await.unwrap();
+    assert_eq!(removed.len(), half.len());
+}
+
+pub(crate) async fn a_mailbox_is_deleted_in_steps(backend: &Backend) {
+    let store = &backend.store;
+    let (one, two) = (tenant(store, "one").await, tenant(store, "two").await);
+    let a = mailbox(store, one, "a@one.test", None).await;
+    let other = mailbox(store, one, "other@one.test", None).await;
+    fill(store, one, a, 60).await;
+    deliver(store, one, other, 1).await;
+    let node = node(store, LONG).await;
+    let (token, _) = opened(store, one, a, node).await;
+    let at = address("a@one.test");
+    assert!(store.directory.delete_mailbox(one, &at, &actor(), AT).await.unwrap());
+    assert!(!store.directory.delete_mailbox(one, &at, &actor(), AT).await.unwrap());
+    // From here on it is gone for everybody, and counts for nothing, though its rows are there.
+    assert!(store.directory.mailbox(one, &at).await.unwrap().is_none());
+    assert!(store.directory.all_tenants_account(&at).await.unwrap().is_none());
+    assert!(store.directory.all_tenants_recipients(&[at]).await.unwrap()[0].is_none());
+    let late = store.index.deliver(one, &entry(), &[message(a, 1)]).await.unwrap();
+    assert_eq!(late, [RowOutcome::Unknown]);
+    let commit = store.index.commit_update(one, a, token, &[Uid(60)], NOT_KEPT).await.unwrap();
+    assert_eq!(commit, CommitOutcome::LockLost);
+    assert!(uids(store, one, a).await.is_empty(), "nor does a session that is open see any of it");
+    assert!(store.index.messages(one, a, Uid(1), Uid(99), 9).await.unwrap().is_empty());
+    let restored = store.index.restore_message(one, a, Uid(1), &actor(), AT).await.unwrap();
+    assert_eq!(restored, RowOutcome::Unknown);
+    let usage = store.index.usage(one).await.unwrap();
+    assert_eq!((usage.mailboxes, usage.messages, usage.octets), (1, 1, 1));
+    // Its address is free: what is made there is another mailbox, which the rest of the deletion spares.
+    let again = mailbox(store, one, "a@one.test", None).await;
+    deliver(store, one, again, 1).await;
+    let garbage = backend.number("SELECT count(*) FROM pack_garbage").await;
+    let left = async || {
+        let sql = "SELECT (SELECT count(*) FROM messages) + (SELECT count(*) FROM deleted_messages)";
+        backend.number(sql).await - 2
+    };
+    assert_eq!(left().await, 60);
+    assert_eq!(store.directory.all_tenants_mailbox_deletions(9).await.unwrap(), [(one, a)]);
+    assert!(!store.directory.continue_mailbox_deletion(two, a, 25).await.unwrap(), "not the other tenant's");
+    assert!(
+        !store.directory.continue_mailbox_deletion(one, other, 25).await.unwrap(),
+        "nor one that is there"
+    );
+    assert_eq!(left().await, 60);
+    assert!(store.directory.continue_mailbox_deletion(one, a, 25).await.unwrap());
+    assert_eq!(left().await, 35);
+    // Another node takes it up.
+    let second = backend.second().await.directory;
+    assert_eq!(second.all_tenants_mailbox_deletions(9).await.unwrap(), [(one, a)]);
+    assert!(second.continue_mailbox_deletion(one, a, 25).await.unwrap());
+    assert!(!second.continue_mailbox_deletion(one, a, 25).await.unwrap());
+    assert!(!second.continue_mailbox_deletion(one, a, 25).await.unwrap(), "to ask again is harmless");
+    assert!(second.all_tenants_mailbox_deletions(9).await.unwrap().is_empty());
+    assert_eq!((left().await, uids(store, one, again).await), (0, vec![1]));
+    assert_eq!(backend.number("SELECT count(*) FROM pack_garbage").await - garbage, 60);
+}
+
+pub(crate) async fn a_tenants_deletion_takes_deleted_mailboxes_along(backend: &Backend) {
+    let store = &backend.store;
+    let one = tenant(store, "one").await;
+    let a = mailbox(store, one, "a@one.test", None).await;
+    fill(store, one, a, 10).await;
+    assert!(store.directory.delete_mailbox(one, &address("a@one.test"), &actor(), AT).await.unwrap());
+    assert!(delete_tenant(store, one).await);
+    for table in ["mailbox_deletions", "messages", "deleted_messages"] {
+        assert_eq!(backend.number(&format!("SELECT count(*) FROM {table}")).await, 0, "{table}");
+    }
+    assert!(!store.directory.continue_mailbox_deletion(one, a, 25).await.unwrap());
 }
 
 pub(crate) async fn tenants_do_not_meet(backend: &Backend) {
@@ -158,12 +237,12 @@ pub(crate) async fn tenants_do_not_meet(backend: &Backend) {
     assert!(!directory.set_password(two, &at, &"x".to_owned().into(), &actor(), AT).await.unwrap());
     assert!(!directory.delete_mailbox(two, &at, &actor(), AT).await.unwrap());
     assert!(!directory.delete_domain(two, &domain("one.test"), &actor(), AT).await.unwrap());
-    assert!(store.index.listing(two, a, maildrop::Uid(99)).await.unwrap().is_empty());
-    assert!(store.index.messages(two, a, maildrop::Uid(1), maildrop::Uid(99), 9).await.unwrap().is_empty());
+    assert!(store.index.listing(two, a, Uid(99)).await.unwrap().is_empty());
+    assert!(store.index.messages(two, a, Uid(1), Uid(99), 9).await.unwrap().is_empty());
     let node = node(store, LONG).await;
     assert_eq!(open(store, two, a, node).await.1, maildrop::port::OpenOutcome::Stale);
     let outcome = store.index.deliver(two, &entry(), &[message(a, 1)]).await.unwrap();
-    assert_eq!(outcome, [maildrop::port::RowOutcome::Unknown]);
+    assert_eq!(outcome, [RowOutcome::Unknown]);
     let (token, _) = opened(store, one, a, node).await;
     store.index.release(two, a, token).await.unwrap();
     assert_eq!(open(store, one, a, node).await.1, maildrop::port::OpenOutcome::InUse);

@@ -15,6 +15,7 @@ mod deliver;
 mod directory;
 mod failures;
 mod fixture;
+mod housekeeping;
 mod locks;
 mod postgres_only;
 mod records;
@@ -50,6 +51,8 @@ contract! {
     directory::accounts_and_recipients_are_found,
     directory::passwords_change_with_their_version,
     directory::deletions_are_whole,
+    directory::a_mailbox_is_deleted_in_steps,
+    directory::a_tenants_deletion_takes_deleted_mailboxes_along,
     directory::tenants_do_not_meet,
     directory::changes_are_audited,
     directory::the_key_check_keeps_the_first,
@@ -88,6 +91,7 @@ contract! {
     tenancy::app_passwords_come_and_go,
     tenancy::api_keys_belong_to_a_tenant_or_to_none,
     tenancy::certificates_belong_to_the_nearest_domain,
+    tenancy::of_two_that_lie_within_each_other_one_is_created,
     tenancy::a_tenants_deletion_begins_with_its_key,
     sessions::a_changed_tenant_is_stale,
     sessions::a_login_delay_is_kept,
@@ -98,8 +102,17 @@ contract! {
     deleted::what_is_kept_can_be_restored,
     deleted::what_is_not_kept_is_garbage,
     deleted::old_messages_expire,
+    deleted::what_is_kept_of_a_mailbox_is_bounded_by_its_quota,
+    deleted::what_is_kept_of_a_tenant_is_bounded_by_its_quota,
+    deleted::what_is_kept_is_counted_to_the_end,
     deleted::one_message_is_found_with_its_row,
     records::the_audit_log_says_before_and_after,
     records::a_request_is_claimed_once,
     records::traffic_adds_up,
+    records::old_traffic_is_forgotten,
+    records::old_audit_entries_are_forgotten_and_young_ones_cannot_be,
+    records::finished_deletions_are_forgotten,
+    housekeeping::rows_of_a_deleted_mailbox_go_in_the_background,
+    housekeeping::a_mailbox_that_receives_and_deletes_keeps_no_more_than_its_quota,
+    housekeeping::a_deletion_that_fails_hurries_nothing_else,
 }

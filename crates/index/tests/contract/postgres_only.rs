@@ -185,6 +185,9 @@ async fn row_level_security_walls_tenants_off() {
         assert_eq!(removed.len(), 1);
         let refused = store.index.deliver(tenant, &entry(), &[message(mailbox, 60)]).await.unwrap();
         assert_eq!(refused, [RowOutcome::OverQuota]);
+        let gone = address(&format!("gone@{name}.test"));
+        self::mailbox(store, tenant, gone.as_str(), None).await;
+        assert!(store.directory.delete_mailbox(tenant, &gone, &actor(), AT).await.unwrap());
         let node = node(store, LONG).await;
         let delayed =
             OpenRequest { login_delay: LONG, ..request(tenant, mailbox, node, LockToken::generate()) };
@@ -199,7 +202,7 @@ async fn row_level_security_walls_tenants_off() {
     .fetch_all(&mut connection)
     .await
     .unwrap();
-    assert!(tables.len() >= 19, "{tables:?}");
+    assert!(tables.len() >= 21, "{tables:?}");
     let one: uuid::Uuid = sqlx::query_scalar("SELECT tenant_id FROM tenants WHERE name = 'one'")
         .fetch_one(&mut connection)
         .await
@@ -242,7 +245,7 @@ async fn row_level_security_walls_tenants_off() {
             tx.rollback().await.unwrap();
         }
     }
-    assert!(filled >= 12 && walled == 2 * tables.len(), "{filled} tables with rows");
+    assert!(filled >= 14 && walled == 2 * tables.len(), "{filled} tables with rows");
     let changed = sqlx::query("UPDATE audit_log SET actor = 'nobody'").execute(&mut connection).await;
     assert!(changed.unwrap_err().to_string().contains("append-only"));
     let emptied = sqlx::query("TRUNCATE audit_log").execute(&mut connection).await;
@@ -306,5 +309,31 @@ async fn an_ordinary_owner_serves_and_others_are_refused() {
 async fn failed_logins_are_shared() {
     let backend = Backend::postgres().await;
     crate::failures::nodes_share_what_failed(&backend).await;
+    backend.end().await;
+}
+
+/// The embedded index keeps sessions in memory and has one writer: a session that ends while that is waited for was not
+/// ended by whoever asked.
+#[tokio::test]
+async fn an_embedded_session_that_ended_meanwhile_is_not_said_to_be_ended() {
+    let backend = Backend::sqlite().await;
+    let store = &backend.store;
+    let tenant = tenant(store, "one").await;
+    let mailbox = mailbox(store, tenant, "a@one.test", None).await;
+    let node = node(store, LONG).await;
+    let (token, _) = opened(store, tenant, mailbox, node).await;
+    let session = store.index.sessions(Some(tenant), None, 1).await.unwrap().remove(0).id;
+    let by = actor();
+    let new = [new_mailbox("b@one.test")];
+    // In this order: the first has the writer, the second has found the session and waits, the session ends.
+    let (made, ended, released) = tokio::join!(
+        store.directory.create_mailboxes(tenant, &new, &by, AT),
+        store.index.end_session(tenant, &session, &by, AT),
+        store.index.release(tenant, mailbox, token),
+    );
+    assert!(made.unwrap()[0].is_ok());
+    released.unwrap();
+    assert!(!ended.unwrap());
+    assert_eq!(backend.number("SELECT count(*) FROM audit_log WHERE action = 'session.end'").await, 0);
     backend.end().await;
 }

@@ -7,7 +7,7 @@ use maildrop::{
         TrafficDelta,
     },
 };
-use time::{Date, Duration, Month};
+use time::{Date, Duration, Month, OffsetDateTime};
 
 use crate::{backend::Backend, fixture::*};
 
@@ -108,4 +108,53 @@ pub(crate) async fn traffic_adds_up(backend: &Backend) {
     assert_eq!(store.records.octets_sent(one, a, next).await.unwrap(), (300, 0));
     assert_eq!(store.records.octets_sent(two, a, day).await.unwrap(), (300, 0));
     assert!(store.records.traffic(gone, day, next).await.unwrap().is_empty());
+}
+
+pub(crate) async fn old_traffic_is_forgotten(backend: &Backend) {
+    let store = &backend.store;
+    let one = tenant(store, "one").await;
+    let a = mailbox(store, one, "a@one.test", None).await;
+    let day = |of_month| Date::from_calendar_date(2026, Month::November, of_month).unwrap();
+    let some = Traffic { octets_out: 300, ..Traffic::default() };
+    let delta = |mailbox, day| TrafficDelta { tenant: one, mailbox, day, traffic: some };
+    let days = [1, 2, 3, 4].map(day);
+    let of_tenant: Vec<_> = days.iter().map(|day| delta(None, *day)).collect();
+    let of_mailbox: Vec<_> = days.iter().map(|day| delta(Some(a), *day)).collect();
+    store.records.add_traffic(&[of_tenant, of_mailbox].concat()).await.unwrap();
+    let forget = async |limit| store.records.all_tenants_forget_traffic(day(2), day(4), limit).await.unwrap();
+    assert_eq!((forget(3).await, forget(3).await, forget(3).await), (3, 1, 0), "in steps");
+    let left = store.records.traffic(one, day(1), day(4)).await.unwrap();
+    assert_eq!(left.iter().map(|of| of.day).collect::<Vec<_>>(), [day(2), day(3), day(4)]);
+    let sent = async |day| store.records.octets_sent(one, a, day).await.unwrap();
+    assert_eq!((sent(day(3)).await, sent(day(4)).await), ((300, 0), (300, 300)));
+}
+
+pub(crate) async fn old_audit_entries_are_forgotten_and_young_ones_cannot_be(backend: &Backend) {
+    let store = &backend.store;
+    // Two entries of long ago, and then one of three weeks ago.
+    let one = tenant(store, "one").await;
+    let now = OffsetDateTime::now_utc();
+    let name = address("a@one.test");
+    let young = now - Duration::days(21);
+    let made = store.directory.create_mailboxes(one, &[new_mailbox("a@one.test")], &actor(), young).await;
+    assert!(made.unwrap()[0].is_ok());
+    let forget = async |before, limit| store.records.all_tenants_forget_audit(before, limit).await;
+    assert_eq!(forget(AT, 10).await.unwrap(), 0, "none is older than the oldest");
+    let before = now - Duration::days(100);
+    assert_eq!(forget(before, 1).await.unwrap(), 1, "in steps");
+    assert_eq!((forget(before, 10).await.unwrap(), forget(before, 10).await.unwrap()), (1, 0));
+    assert!(forget(now, 10).await.is_err(), "the last month's stay, whoever asks");
+    let left = store.records.audit(&AuditQuery { limit: 9, ..AuditQuery::default() }).await.unwrap();
+    assert_eq!(left.iter().map(|entry| entry.target.as_str()).collect::<Vec<_>>(), [name.as_str()]);
+}
+
+pub(crate) async fn finished_deletions_are_forgotten(backend: &Backend) {
+    let store = &backend.store;
+    let (one, two) = (tenant(store, "one").await, tenant(store, "two").await);
+    assert!(delete_tenant(store, one).await, "finished long ago");
+    assert!(store.directory.begin_tenant_deletion(two, &actor(), AT).await.unwrap());
+    let forget = async |before| store.directory.all_tenants_forget_deletions(before, 10).await.unwrap();
+    assert_eq!(forget(AT).await, 0);
+    assert_eq!((forget(AT + Duration::SECOND).await, forget(AT + Duration::SECOND).await), (1, 0));
+    assert_eq!(backend.number("SELECT count(*) FROM tenant_deletions").await, 1, "that under way stays");
 }

@@ -3,7 +3,10 @@
 use maildrop::{
     Alias, AliasAddress, ApiKey, ApiKeyId, AppPassword, Certificate, CredentialId, Domain, LoginScope,
     MailboxSettings, NewMailbox, Policy, Role, State, TenantLimits, TenantSettings,
-    port::{APP_PASSWORDS_MAX, Conflict, IndexError, MailboxQuery, MailboxUpdate, RowOutcome, TenantUpdate},
+    port::{
+        APP_PASSWORDS_MAX, AuditEntry, AuditQuery, Conflict, IndexError, MailboxQuery, MailboxUpdate,
+        RowOutcome, TenantUpdate,
+    },
 };
 
 use crate::{backend::Backend, fixture::*};
@@ -471,6 +474,20 @@ pub(crate) async fn certificates_belong_to_the_nearest_domain(backend: &Backend)
     // What the first tenant left there does not keep the second one from having its own.
     assert!(put(two, "pop.one.test").await.unwrap());
     assert_eq!(found("pop.one.test").await.unwrap().tenant, two);
+    // The first one's audit log says that its own is gone, and nothing of the second one.
+    let gone = AuditQuery {
+        tenant: Some(one),
+        action: Some("certificate.delete".into()),
+        limit: 9,
+        ..AuditQuery::default()
+    };
+    let gone = store.records.audit(&gone).await.unwrap();
+    let said = |entry: &AuditEntry| (entry.actor.clone(), entry.request.clone(), entry.target.clone());
+    assert_eq!(
+        gone.iter().map(said).collect::<Vec<_>>(),
+        [("postern".into(), String::new(), "pop.one.test".into())]
+    );
+    assert_eq!(gone[0].before.as_ref().unwrap()["host"], "pop.one.test");
     assert!(store.directory.delete_certificate(two, "pop.one.test", &actor(), AT).await.unwrap());
     assert!(found("pop.one.test").await.is_none());
     assert!(store.directory.delete_domain(two, &domain("pop.one.test"), &actor(), AT).await.unwrap());
@@ -540,4 +557,25 @@ pub(crate) async fn a_tenants_deletion_begins_with_its_key(backend: &Backend) {
     }
     assert_eq!(store.index.usage(two).await.unwrap().messages, 1);
     tenant(store, "one").await;
+}
+
+pub(crate) async fn of_two_that_lie_within_each_other_one_is_created(backend: &Backend) {
+    let store = &backend.store;
+    let (one, two) = (tenant(store, "one").await, tenant(store, "two").await);
+    let second = backend.second().await.directory;
+    for i in 0..20 {
+        let named = |name: &str| Domain { name: domain(name), alias_of: None, created_at: AT };
+        let (over, under) = (named(&format!("d{i}.example")), named(&format!("a.d{i}.example")));
+        let (by, other) = (actor(), actor());
+        let (first, second) = tokio::join!(
+            store.directory.create_domain(one, &over, false, &by),
+            second.create_domain(two, &under, false, &other),
+        );
+        match (first, second) {
+            (Ok(()), refused @ Err(_)) | (refused @ Err(_), Ok(())) => {
+                assert_conflict(refused, Conflict::DomainName);
+            }
+            both => panic!("{i}: {both:?}"),
+        }
+    }
 }

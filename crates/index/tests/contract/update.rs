@@ -96,6 +96,7 @@ pub(crate) async fn garbage_is_recorded(backend: &Backend) {
     assert_eq!(backend.number("SELECT count(*) FROM pack_garbage").await, 1);
     assert_eq!(backend.number("SELECT sum(octets) FROM pack_garbage").await, 100);
     store.directory.delete_mailbox(tenant, &address("a@one.test"), &actor(), AT).await.unwrap();
+    assert!(!store.directory.continue_mailbox_deletion(tenant, a, 9).await.unwrap());
     assert_eq!(backend.number("SELECT sum(octets) FROM pack_garbage").await, 200);
 }
 

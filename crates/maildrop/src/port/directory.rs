@@ -82,6 +82,13 @@ pub trait Directory: Send + Sync + std::fmt::Debug {
         limit: u32,
     ) -> Result<Vec<TenantDeletion>, IndexError>;
 
+    /// Forgets up to `limit` deletions of tenants that were finished before `before`, and gives how many.
+    async fn all_tenants_forget_deletions(
+        &self,
+        before: OffsetDateTime,
+        limit: u32,
+    ) -> Result<u64, IndexError>;
+
     /// Creates a domain. A taken name (by whichever tenant) is [`IndexError::Conflict`], as is an `alias_of`
     /// that is no domain of the tenant, or itself an alias. So is a name that lies under another tenant's, or
     /// over it, unless it may be `nested`: whose domain is the nearest to a host decides whose host it is, which
@@ -177,13 +184,30 @@ pub trait Directory: Send + Sync + std::fmt::Debug {
         sealed: &[u8],
     ) -> Result<(), IndexError>;
 
-    /// Deletes a mailbox with its messages, aliases and credentials; `false` where there is none.
+    /// Deletes a mailbox with its aliases and credentials; `false` where there is none. Its session ends, its
+    /// address is free, and nothing leads to its messages any more; their rows go in the steps of
+    /// [`continue_mailbox_deletion`](Self::continue_mailbox_deletion).
     async fn delete_mailbox(
         &self,
         tenant: TenantId,
         address: &Address,
         actor: &Actor,
         at: OffsetDateTime,
+    ) -> Result<bool, IndexError>;
+
+    /// Up to `limit` mailboxes that were deleted and may have rows left, oldest deletions first.
+    async fn all_tenants_mailbox_deletions(
+        &self,
+        limit: u32,
+    ) -> Result<Vec<(TenantId, MailboxId)>, IndexError>;
+
+    /// Deletes up to `limit` rows of a mailbox that was deleted. Gives whether there may be rows left; where there
+    /// are none, the deletion is over.
+    async fn continue_mailbox_deletion(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        limit: u32,
     ) -> Result<bool, IndexError>;
 
     /// Adds an app password; `false` where there is no such mailbox. More than [`APP_PASSWORDS_MAX`] is

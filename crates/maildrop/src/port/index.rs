@@ -133,6 +133,16 @@ pub trait Index: Send + Sync + std::fmt::Debug {
     /// Forgets up to `limit` deleted messages whose time to be restored is over, and gives how many.
     async fn all_tenants_purge_deleted(&self, limit: u32) -> Result<u64, IndexError>;
 
+    /// Looks at up to `limit` mailboxes of which more is kept, of deleted messages, than when they were last looked
+    /// at: is it more than [`bound_kept`](Self::bound_kept) allows?
+    async fn all_tenants_kept_more(&self, limit: u32) -> Result<KeptMore, IndexError>;
+
+    /// Forgets deleted messages of the mailbox, those that would be forgotten soonest first, until what is kept of it
+    /// is no more, in octets and in messages, than its quota lets it hold. Then, while more is kept of the whole tenant
+    /// than its own quota lets it hold, those of its mailbox that keeps most. Where there is no quota, there is no such
+    /// bound. Up to `limit` messages; gives how many.
+    async fn bound_kept(&self, tenant: TenantId, mailbox: MailboxId, limit: u32) -> Result<u64, IndexError>;
+
     /// Who is logged in, up to `limit`, from after `after`, in order of tenant and mailbox: in one tenant, or
     /// in all.
     async fn sessions(
@@ -266,6 +276,15 @@ pub enum RowOutcome {
     OverQuota,
     /// The mailbox is gone.
     Unknown,
+}
+
+/// What there is to say of mailboxes of which more is kept than before.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct KeptMore {
+    /// How many were looked at.
+    pub looked_at: u64,
+    /// Those of which too much is kept, or of whose tenant.
+    pub over: Vec<(TenantId, MailboxId)>,
 }
 
 /// Somebody who is logged in.

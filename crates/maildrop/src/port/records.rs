@@ -43,7 +43,23 @@ pub trait Records: Send + Sync + std::fmt::Debug {
         mailbox: MailboxId,
         day: Date,
     ) -> Result<(u64, u64), IndexError>;
+
+    /// Forgets up to `limit` counts of traffic: those of tenants before the day `tenants`, those of mailboxes
+    /// before the day `mailboxes`. Gives how many.
+    async fn all_tenants_forget_traffic(
+        &self,
+        tenants: Date,
+        mailboxes: Date,
+        limit: u32,
+    ) -> Result<u64, IndexError>;
+
+    /// Forgets entries of the audit log made before `before`, the oldest first, up to `limit`; and gives how
+    /// many. Those of the last [`AUDIT_KEPT_DAYS_MIN`] days cannot be forgotten.
+    async fn all_tenants_forget_audit(&self, before: OffsetDateTime, limit: u32) -> Result<u64, IndexError>;
 }
+
+/// Entries of the audit log stay for at least so many days: the schema itself sees to that.
+pub const AUDIT_KEPT_DAYS_MIN: u32 = 30;
 
 /// One administrative change, or removal of messages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -53,6 +53,23 @@ type Line = (u64, Result<String, String>);
 struct Tally {
     created: u64,
     failed: u64,
+    /// The last line of the file that was answered.
+    answered: Option<u64>,
+}
+
+impl Tally {
+    /// What there is to say where the answer ends before the lines do.
+    fn broken_off(&self) -> String {
+        let Self { created, failed, answered } = self;
+        let until = match answered {
+            Some(number) => format!("line {number} was the last that was answered"),
+            None => "no line was answered".to_owned(),
+        };
+        format!(
+            "the answer broke off: {until} ({created} created, {failed} failed); what comes after it may have been \
+             created or not, and can be imported again"
+        )
+    }
 }
 
 /// Runs the import. Some lines may fail: then it fails, after the others were created.
@@ -66,7 +83,7 @@ pub(super) async fn run(client: &Client, args: ImportArgs, json: bool) -> anyhow
         source = request(client, &args.tenant, source, &mut tally, &bar).await?;
     }
     bar.finish_and_clear();
-    let Tally { created, failed } = tally;
+    let Tally { created, failed, .. } = tally;
     let seconds = began.elapsed().as_secs_f64();
     let summary = json!({ "created": created, "failed": failed, "seconds": (seconds * 10.0).round() / 10.0 });
     Answer::One(summary).print(json)?;
@@ -144,7 +161,7 @@ async fn request(
     let mut answer = answer.bytes_stream();
     let mut buffer = BytesMut::new();
     while let Some(chunk) = answer.next().await {
-        buffer.extend_from_slice(&chunk?);
+        buffer.extend_from_slice(&chunk.with_context(|| tally.broken_off())?);
         while let Some(end) = buffer.iter().position(|octet| *octet == b'\n') {
             let line = buffer.split_to(end + 1);
             let number = sending.lock().unwrap_or_else(PoisonError::into_inner).numbers.pop_front();
@@ -157,9 +174,10 @@ async fn request(
         fail(number, "", &why, tally, bar);
     }
     if !numbers.is_empty() {
-        bail!("the answer broke off after line {}", tally.created + tally.failed);
+        bail!(tally.broken_off());
     }
-    given_back.await.context("the request broke off")
+    // The rest of the file goes with the request, where that is over before its body is.
+    given_back.await.map_err(|_| anyhow::anyhow!(tally.broken_off()))
 }
 
 /// Lines that were sent and not heard of yet, and those that could not be sent.
@@ -172,6 +190,7 @@ struct Sending {
 /// Notes what became of a line.
 fn hear(result: &Value, number: Option<u64>, tally: &mut Tally, bar: &ProgressBar) -> anyhow::Result<()> {
     let status = result.get("status").and_then(Value::as_u64).context("the answer has no status")?;
+    tally.answered = number.or(tally.answered);
     if status == 201 {
         tally.created += 1;
         bar.inc(1);
@@ -319,6 +338,50 @@ mod tests {
         assert!(lines[2].1.as_ref().unwrap_err().contains("quota_octets"));
         assert!(lines[3].1.is_err(), "a record that is too short");
         assert_eq!(lines.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [2, 3, 4, 5]);
+    }
+
+    /// Imports a file of three mailboxes from an API that says `answer` and goes away.
+    async fn broken_off(answer: &'static str) -> String {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        // As `main` does; another test may have.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let api = tokio::spawn(async move {
+            let (mut peer, _) = listener.accept().await.unwrap();
+            let mut heard = Vec::new();
+            while !heard.ends_with(b"0\r\n\r\n") {
+                assert!(peer.read_buf(&mut heard).await.unwrap() > 0);
+            }
+            peer.write_all(answer.as_bytes()).await.unwrap();
+        });
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("mailboxes.csv");
+        std::fs::write(&file, "address\na@x.test\nb@x.test\nc@x.test\n").unwrap();
+        let args = ImportArgs { tenant: "one".into(), file, format: None };
+        let client = Client::new(&url, "token").unwrap();
+        let error = run(&client, args, true).await.unwrap_err().to_string();
+        api.await.unwrap();
+        error
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_ends_early_is_an_error_that_names_the_last_line() {
+        let cut = broken_off(concat!(
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "f\r\n{\"status\":201}\n\r\nf\r\n{\"status\":201}\n\r\n"
+        ))
+        .await;
+        assert!(cut.contains("line 3 was the last that was answered (2 created, 0 failed)"), "{cut}");
+        // It ends in order, but before the lines do.
+        let ended = broken_off(concat!(
+            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 15\r\n\r\n",
+            "{\"status\":201}\n"
+        ))
+        .await;
+        assert!(ended.contains("line 2 was the last that was answered (1 created, 0 failed)"), "{ended}");
+        let none = broken_off("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+        assert!(none.contains("no line was answered"), "{none}");
     }
 
     #[test]

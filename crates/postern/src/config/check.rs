@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use maildrop::port::AUDIT_KEPT_DAYS_MIN;
+
 use super::{BlobKind, Config, ConfigError};
 
 impl Config {
@@ -49,6 +51,9 @@ impl Config {
         }
         if self.worker.interval.is_zero() {
             return wrong("worker.interval", "must be longer than nothing");
+        }
+        if (1..AUDIT_KEPT_DAYS_MIN).contains(&self.audit.kept_days) {
+            return wrong("audit.kept_days", "must be 0 (for ever), or at least 30");
         }
         if self.auth.hashes_max == Some(0) {
             return wrong("auth.hashes_max", "must be at least 1");

@@ -108,11 +108,26 @@ impl Default for Worker {
 
 impl Worker {
     /// As the domain wants it.
-    pub(crate) fn housekeeping(&self) -> HousekeepingConfig {
+    pub(crate) fn housekeeping(&self, audit: &Audit) -> HousekeepingConfig {
         HousekeepingConfig {
             interval: self.interval,
             expiry_interval: self.expiry_interval,
             deletion_grace: self.deletion_grace,
+            audit_kept_days: Some(audit.kept_days).filter(|days| *days > 0),
         }
+    }
+}
+
+/// The audit log.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Audit {
+    /// Days that its entries are kept; 0 for ever. Default: 400; at least 30.
+    pub(crate) kept_days: u32,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self { kept_days: HousekeepingConfig::default().audit_kept_days.unwrap_or(0) }
     }
 }

@@ -38,6 +38,7 @@ fn errors_name_the_path() {
     check_error("[telemetry]\notlp_endpoint = \"collector:4317\"", "telemetry.otlp_endpoint");
     check_error("[telemetry]\nsampling_ratio = 1.5", "telemetry.sampling_ratio");
     check_error("[metrics]\ntenant_series = 5", "metrics.tenant_series");
+    check_error("[audit]\nkept_days = 29", "audit.kept_days");
     check_error("pop3 = 1", "pop3");
     check_error("[pop3", "(file)");
 }
@@ -90,6 +91,17 @@ fn headers_for_the_collector_are_read_and_not_shown() {
         let error = headers(bad).headers().unwrap_err().to_string();
         assert!(error.starts_with("telemetry.otlp_headers: ") && !error.contains("hunter2"), "{error}");
     }
+}
+
+#[test]
+fn the_audit_log_is_kept_for_a_year_unless_told_otherwise() {
+    let kept = |text: &str| {
+        let config = read(text, &[]).unwrap();
+        config.worker.housekeeping(&config.audit).audit_kept_days
+    };
+    assert_eq!(kept(""), Some(400));
+    assert_eq!(kept("[audit]\nkept_days = 30"), Some(30));
+    assert_eq!(kept("[audit]\nkept_days = 0"), None);
 }
 
 #[test]

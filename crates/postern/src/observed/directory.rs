@@ -107,6 +107,15 @@ impl Directory for ObservedDirectory {
         self.observer.observe("deletions", self.directory.all_tenants_deletions(finished, limit)).await
     }
 
+    async fn all_tenants_forget_deletions(
+        &self,
+        before: OffsetDateTime,
+        limit: u32,
+    ) -> Result<u64, IndexError> {
+        let work = self.directory.all_tenants_forget_deletions(before, limit);
+        self.observer.observe("forget_deletions", work).await
+    }
+
     async fn create_domain(
         &self,
         tenant: TenantId,
@@ -218,6 +227,24 @@ impl Directory for ObservedDirectory {
     ) -> Result<bool, IndexError> {
         let work = self.directory.delete_mailbox(tenant, address, actor, at);
         self.observer.observe("delete_mailbox", work).await
+    }
+
+    async fn all_tenants_mailbox_deletions(
+        &self,
+        limit: u32,
+    ) -> Result<Vec<(TenantId, MailboxId)>, IndexError> {
+        let work = self.directory.all_tenants_mailbox_deletions(limit);
+        self.observer.observe("mailbox_deletions", work).await
+    }
+
+    async fn continue_mailbox_deletion(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        limit: u32,
+    ) -> Result<bool, IndexError> {
+        let work = self.directory.continue_mailbox_deletion(tenant, mailbox, limit);
+        self.observer.observe("continue_mailbox_deletion", work).await
     }
 
     async fn create_app_password(

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use maildrop::{
     Actor, Listing, LockToken, MailboxId, MessageInfo, MessageRow, NodeId, StoredEntry, TenantId, Uid,
     port::{
-        CommitOutcome, Index, IndexError, NewMessage, OpenOutcome, OpenRequest, Pulse, RowOutcome,
+        CommitOutcome, Index, IndexError, KeptMore, NewMessage, OpenOutcome, OpenRequest, Pulse, RowOutcome,
         SessionInfo, Usage,
     },
 };
@@ -166,6 +166,14 @@ impl Index for ObservedIndex {
 
     async fn all_tenants_purge_deleted(&self, limit: u32) -> Result<u64, IndexError> {
         self.observer.observe("purge_deleted", self.index.all_tenants_purge_deleted(limit)).await
+    }
+
+    async fn all_tenants_kept_more(&self, limit: u32) -> Result<KeptMore, IndexError> {
+        self.observer.observe("kept_more", self.index.all_tenants_kept_more(limit)).await
+    }
+
+    async fn bound_kept(&self, tenant: TenantId, mailbox: MailboxId, limit: u32) -> Result<u64, IndexError> {
+        self.observer.observe("bound_kept", self.index.bound_kept(tenant, mailbox, limit)).await
     }
 
     async fn sessions(

@@ -72,4 +72,18 @@ impl Records for ObservedRecords {
     ) -> Result<(u64, u64), IndexError> {
         self.observer.observe("octets_sent", self.records.octets_sent(tenant, mailbox, day)).await
     }
+
+    async fn all_tenants_forget_traffic(
+        &self,
+        tenants: Date,
+        mailboxes: Date,
+        limit: u32,
+    ) -> Result<u64, IndexError> {
+        let work = self.records.all_tenants_forget_traffic(tenants, mailboxes, limit);
+        self.observer.observe("forget_traffic", work).await
+    }
+
+    async fn all_tenants_forget_audit(&self, before: OffsetDateTime, limit: u32) -> Result<u64, IndexError> {
+        self.observer.observe("forget_audit", self.records.all_tenants_forget_audit(before, limit)).await
+    }
 }

@@ -4,7 +4,7 @@ use maildrop::{
     Actor, Certificate, Policy, SealedKey, TenantId,
     port::{Conflict, HostCertificate, IndexError},
 };
-use sqlx::{Row as _, postgres::PgRow, types::Json};
+use sqlx::{FromRow as _, Postgres as Db, Row as _, Transaction, postgres::PgRow, types::Json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -13,10 +13,10 @@ use crate::{
     error::index_error,
     postgres::{
         Postgres,
-        scoped::{Audit, json},
+        scoped::{Audit, enter, json},
     },
     rows::CertificateRow,
-    words::{domains_above, wildcard},
+    words::{domains_above, itself, wildcard},
 };
 
 impl Postgres {
@@ -71,29 +71,20 @@ impl Postgres {
     ) -> Result<bool, IndexError> {
         let host = certificate.host.as_str();
         let above = domains_above(host);
-        // Asked of all tenants: another one's nearer domain makes the host that one's.
-        let owner: Option<Uuid> = self
-            .repeatable(|| {
-                sqlx::query_scalar(
-                    "SELECT tenant_id FROM domains WHERE name = ANY ($1) ORDER BY length(name) DESC LIMIT 1",
-                )
-                .bind(&above)
-                .fetch_optional(&self.pool)
-            })
+        let put = self.once(|| async {
+            let mut tx = self.unscoped().await?;
+            // Asked of all tenants: another one's nearer domain makes the host that one's. It stays while this goes on.
+            let owner: Option<Uuid> = sqlx::query_scalar(
+                "SELECT tenant_id FROM domains WHERE name = ANY ($1) ORDER BY length(name) DESC LIMIT 1 FOR SHARE",
+            )
+            .bind(&above)
+            .fetch_optional(&mut *tx)
             .await?;
-        if owner != Some(tenant.as_uuid()) {
-            return Err(IndexError::Conflict(Conflict::ForeignHost));
-        }
-        // One that another tenant left there, from when the domain was its own, is good for nobody.
-        self.repeatable(|| {
-            sqlx::query("DELETE FROM certificates WHERE host = $1 AND tenant_id <> $2")
-                .bind(host)
-                .bind(tenant.as_uuid())
-                .execute(&self.pool)
-        })
-        .await?;
-        self.once(|| async {
-            let mut tx = self.scoped(tenant).await?;
+            if owner != Some(tenant.as_uuid()) {
+                return Ok(Err(Conflict::ForeignHost));
+            }
+            take_down_foreign(&mut tx, tenant, certificate).await?;
+            enter(&mut tx, tenant).await?;
             let before: Option<CertificateRow> = sqlx::query_as(
                 "DELETE FROM certificates WHERE tenant_id = $1 AND host = $2
               RETURNING host, chain, sealed_key, not_after, created_at",
@@ -128,11 +119,10 @@ impl Postgres {
             .write(&mut tx)
             .await?;
             tx.commit().await?;
-            Ok(new)
-        })
-        .await
-        // A host that another tenant has from when the domain was its own.
-        .map_err(|error| conflict(error, Conflict::ForeignHost))
+            Ok(Ok(new))
+        });
+        // Another tenant that puts one there in the same moment had the domain when it was asked.
+        put.await.map_err(|error| conflict(error, Conflict::ForeignHost))?.map_err(IndexError::Conflict)
     }
 
     pub(super) async fn certificate(
@@ -207,4 +197,35 @@ impl Postgres {
         })
         .await
     }
+}
+
+/// Takes down what another tenant left at the host, from when the domain was its own: it is good for nobody. That
+/// tenant's audit log says so, and not who has the host now.
+async fn take_down_foreign(
+    tx: &mut Transaction<'_, Db>,
+    tenant: TenantId,
+    certificate: &Certificate,
+) -> Result<(), sqlx::Error> {
+    let host = certificate.host.as_str();
+    let foreign: Option<PgRow> = sqlx::query(
+        "DELETE FROM certificates WHERE host = $1 AND tenant_id <> $2
+      RETURNING tenant_id, host, chain, sealed_key, not_after, created_at",
+    )
+    .bind(host)
+    .bind(tenant.as_uuid())
+    .fetch_optional(&mut **tx)
+    .await?;
+    let Some(row) = foreign else { return Ok(()) };
+    let before = Certificate::from(CertificateRow::from_row(&row)?);
+    Audit {
+        tenant: Some(TenantId::from_uuid(row.try_get(0)?)),
+        actor: &itself(),
+        at: certificate.created_at,
+        action: "certificate.delete",
+        target: host,
+        before: json(&before)?,
+        after: None,
+    }
+    .write(tx)
+    .await
 }

@@ -1,10 +1,11 @@
-//! The deletion of a tenant, in steps.
+//! The deletion of tenants and of mailboxes, in steps.
 
 use maildrop::{
-    Actor, State, Tenant, TenantId,
+    Actor, MailboxId, State, Tenant, TenantId,
     port::{IndexError, TenantDeletion},
 };
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::{end_sessions, undecodable};
 use crate::{
@@ -16,8 +17,9 @@ use crate::{
 };
 
 /// What a tenant's rows are in, in the order in which they are deleted, with the columns that name one row.
-const TENANT_ROWS: [(&str, &str); 9] = [
+const TENANT_ROWS: [(&str, &str); 10] = [
     ("mailboxes", "mailbox_id"),
+    ("mailbox_deletions", "mailbox_id"),
     ("messages", "mailbox_id, uid"),
     ("deleted_messages", "mailbox_id, uid"),
     ("pack_garbage", "ctid"),
@@ -26,6 +28,24 @@ const TENANT_ROWS: [(&str, &str); 9] = [
     ("traffic", "day, mailbox_id"),
     ("login_times", "mailbox_id"),
     ("maildrop_locks", "mailbox_id"),
+];
+
+/// Deletes up to `$3` rows of a mailbox. What they point at is garbage.
+const MAILBOX_ROWS: [&str; 2] = [
+    "WITH gone AS (DELETE FROM messages
+                    WHERE tenant_id = $1 AND mailbox_id = $2 AND uid IN
+                          (SELECT uid FROM messages WHERE tenant_id = $1 AND mailbox_id = $2 LIMIT $3)
+                RETURNING pack_id, pack_length),
+          garbage AS (INSERT INTO pack_garbage (tenant_id, pack_id, octets)
+                      SELECT $1, pack_id, sum(pack_length) FROM gone GROUP BY pack_id)
+     SELECT count(*) FROM gone",
+    "WITH gone AS (DELETE FROM deleted_messages
+                    WHERE tenant_id = $1 AND mailbox_id = $2 AND uid IN
+                          (SELECT uid FROM deleted_messages WHERE tenant_id = $1 AND mailbox_id = $2 LIMIT $3)
+                RETURNING pack_id, pack_length),
+          garbage AS (INSERT INTO pack_garbage (tenant_id, pack_id, octets)
+                      SELECT $1, pack_id, sum(pack_length) FROM gone GROUP BY pack_id)
+     SELECT count(*) FROM gone",
 ];
 
 impl Postgres {
@@ -166,6 +186,7 @@ impl Postgres {
                 "DELETE FROM pack_garbage WHERE tenant_id = $1",
                 "DELETE FROM maildrop_locks WHERE tenant_id = $1",
                 "DELETE FROM tenant_usage WHERE tenant_id = $1",
+                "DELETE FROM kept_usage WHERE tenant_id = $1",
                 // What was made in the moment the deletion began.
                 "DELETE FROM certificates WHERE tenant_id = $1",
                 "DELETE FROM api_keys WHERE tenant_id = $1",
@@ -208,5 +229,83 @@ impl Postgres {
             })
             .await?;
         rows.into_iter().map(TryInto::try_into).collect()
+    }
+
+    pub(super) async fn all_tenants_forget_deletions(
+        &self,
+        before: OffsetDateTime,
+        limit: u32,
+    ) -> Result<u64, IndexError> {
+        let gone = self
+            .repeatable(|| {
+                sqlx::query(
+                    "DELETE FROM tenant_deletions WHERE tenant_id IN
+                     (SELECT tenant_id FROM tenant_deletions WHERE finished_at < $1 LIMIT $2)",
+                )
+                .bind(before)
+                .bind(i64::from(limit))
+                .execute(&self.pool)
+            })
+            .await?;
+        Ok(gone.rows_affected())
+    }
+
+    pub(super) async fn all_tenants_mailbox_deletions(
+        &self,
+        limit: u32,
+    ) -> Result<Vec<(TenantId, MailboxId)>, IndexError> {
+        let rows: Vec<(Uuid, Uuid)> = self
+            .repeatable(|| {
+                sqlx::query_as(
+                    "SELECT tenant_id, mailbox_id FROM mailbox_deletions ORDER BY begun_at LIMIT $1",
+                )
+                .bind(i64::from(limit))
+                .fetch_all(&self.pool)
+            })
+            .await?;
+        let ids = |(tenant, mailbox)| (TenantId::from_uuid(tenant), MailboxId::from_uuid(mailbox));
+        Ok(rows.into_iter().map(ids).collect())
+    }
+
+    pub(super) async fn continue_mailbox_deletion(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        limit: u32,
+    ) -> Result<bool, IndexError> {
+        self.once(|| async {
+            let mut tx = self.scoped(tenant).await?;
+            // Of a mailbox that was deleted, and of none that is there.
+            let under_way: Option<i32> = sqlx::query_scalar(
+                "SELECT 1 FROM mailbox_deletions WHERE tenant_id = $1 AND mailbox_id = $2 FOR UPDATE",
+            )
+            .bind(tenant.as_uuid())
+            .bind(mailbox.as_uuid())
+            .fetch_optional(&mut *tx)
+            .await?;
+            if under_way.is_none() {
+                return Ok(false);
+            }
+            let mut left = i64::from(limit);
+            for statement in MAILBOX_ROWS {
+                let gone: i64 = sqlx::query_scalar(statement)
+                    .bind(tenant.as_uuid())
+                    .bind(mailbox.as_uuid())
+                    .bind(left)
+                    .fetch_one(&mut *tx)
+                    .await?;
+                left -= gone;
+            }
+            if left > 0 {
+                sqlx::query("DELETE FROM mailbox_deletions WHERE tenant_id = $1 AND mailbox_id = $2")
+                    .bind(tenant.as_uuid())
+                    .bind(mailbox.as_uuid())
+                    .execute(&mut *tx)
+                    .await?;
+            }
+            tx.commit().await?;
+            Ok(left <= 0)
+        })
+        .await
     }
 }

@@ -11,11 +11,14 @@ use super::{conflict, undecodable};
 use crate::{
     postgres::{
         Postgres,
-        scoped::{Audit, json},
+        scoped::{Audit, enter, json},
     },
     rows::DomainRow,
     words::domains_above,
 };
+
+/// The transaction-level advisory lock that creations of domains hold: "domain" in ASCII. No other is taken.
+const DOMAIN_CREATION: i64 = 0x646f_6d61_696e;
 
 impl Postgres {
     pub(super) async fn create_domain(
@@ -25,27 +28,20 @@ impl Postgres {
         nested: bool,
         actor: &Actor,
     ) -> Result<(), IndexError> {
-        // Asked of all tenants: whose domain is the nearest to a host decides whose host it is.
-        let foreign = !nested
-            && self
-                .repeatable(|| {
-                    sqlx::query_scalar::<_, bool>(
-                        "SELECT EXISTS (SELECT FROM domains
-                                         WHERE tenant_id <> $1 AND (name = ANY ($2) OR name LIKE $3))",
-                    )
-                    .bind(tenant.as_uuid())
-                    .bind(domains_above(domain.name.as_str()))
-                    .bind(format!("%.{}", domain.name))
-                    .fetch_one(&self.pool)
-                })
-                .await?;
-        if foreign {
-            return Err(IndexError::Conflict(Conflict::DomainName));
-        }
         let alias_of = domain.alias_of.as_ref().map(DomainName::as_str);
         let created = self
             .once(|| async {
-                let mut tx = self.scoped(tenant).await?;
+                let mut tx = self.unscoped().await?;
+                // One at a time, to the end of the transaction: of two that lie within each other neither would see
+                // the other.
+                sqlx::query("SELECT pg_advisory_xact_lock($1)")
+                    .bind(DOMAIN_CREATION)
+                    .execute(&mut *tx)
+                    .await?;
+                if !nested && lies_with_another(&mut tx, tenant, domain).await? {
+                    return Ok(Err(Conflict::DomainName));
+                }
+                enter(&mut tx, tenant).await?;
                 if let Some(alias_of) = alias_of {
                     // Held still: it must not become an alias, or vanish, meanwhile.
                     let good: Option<bool> = sqlx::query_scalar(
@@ -203,4 +199,21 @@ pub(super) async fn own_domain(
     .fetch_optional(&mut **tx)
     .await?;
     Ok(found.is_some())
+}
+
+/// Whether the domain lies under another tenant's, or over it. Asked of all tenants: whose domain is the nearest to
+/// a host decides whose host it is.
+async fn lies_with_another(
+    tx: &mut Transaction<'_, Db>,
+    tenant: TenantId,
+    domain: &Domain,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM domains WHERE tenant_id <> $1 AND (name = ANY ($2) OR name LIKE $3))",
+    )
+    .bind(tenant.as_uuid())
+    .bind(domains_above(domain.name.as_str()))
+    .bind(format!("%.{}", domain.name))
+    .fetch_one(&mut **tx)
+    .await
 }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{end_sessions, undecodable};
 use crate::{
     postgres::{
-        DELETION_TIMEOUT, Postgres,
+        Postgres,
         scoped::{Audit, json},
     },
     rows::{MailboxRow, mailbox_columns},
@@ -146,22 +146,24 @@ impl Postgres {
         actor: &Actor,
         at: OffsetDateTime,
     ) -> Result<bool, IndexError> {
-        self.once_within(DELETION_TIMEOUT, || async {
+        self.once(|| async {
             let mut tx = self.scoped(tenant).await?;
             // The row first: a delivery waits here, and finds nothing afterwards.
             let Some(before) = mailbox_for_update(&mut tx, tenant, address).await? else {
                 return Ok(false);
             };
             end_sessions(&mut tx, tenant, Some(before.id)).await?;
+            sqlx::query(
+                "INSERT INTO mailbox_deletions (tenant_id, mailbox_id, address, begun_at)
+                 VALUES ($1, $2, $3, $4)",
+            )
+            .bind(tenant.as_uuid())
+            .bind(before.id.as_uuid())
+            .bind(address.as_str())
+            .bind(at)
+            .execute(&mut *tx)
+            .await?;
             for statement in [
-                "WITH gone AS (DELETE FROM messages WHERE tenant_id = $1 AND mailbox_id = $2
-                               RETURNING pack_id, pack_length)
-                 INSERT INTO pack_garbage (tenant_id, pack_id, octets)
-                 SELECT $1, pack_id, sum(pack_length) FROM gone GROUP BY pack_id",
-                "WITH gone AS (DELETE FROM deleted_messages WHERE tenant_id = $1 AND mailbox_id = $2
-                               RETURNING pack_id, pack_length)
-                 INSERT INTO pack_garbage (tenant_id, pack_id, octets)
-                 SELECT $1, pack_id, sum(pack_length) FROM gone GROUP BY pack_id",
                 "DELETE FROM login_times WHERE tenant_id = $1 AND mailbox_id = $2",
                 "DELETE FROM mailboxes WHERE tenant_id = $1 AND mailbox_id = $2",
             ] {

@@ -14,6 +14,9 @@ use crate::{
 /// Messages of a listing read in one statement: some 200 KB of arrays.
 const LISTING_PAGE: i64 = 10_000;
 
+// A mailbox that was deleted has rows for a while: a session that goes on is shown none of them. Asked once for a
+// statement, not for each row.
+
 impl Postgres {
     pub(super) async fn listing(
         &self,
@@ -33,6 +36,7 @@ impl Postgres {
                                 coalesce(array_agg(unique_id) FILTER (WHERE unique_id IS NOT NULL), '{}') AS names
                            FROM (SELECT uid, octets, unique_id FROM messages
                                   WHERE tenant_id = $1 AND mailbox_id = $2 AND uid > $3 AND uid < $4
+                                    AND EXISTS (SELECT FROM mailboxes WHERE tenant_id = $1 AND mailbox_id = $2)
                                   ORDER BY uid LIMIT $5) AS page",
                     )
                     .bind(tenant.as_uuid())
@@ -73,6 +77,7 @@ impl Postgres {
                     "SELECT uid, octets, header_octets, digest, delivered_to, pack_id, pack_offset, pack_length
                        FROM messages
                       WHERE tenant_id = $1 AND mailbox_id = $2 AND uid >= $3 AND uid < $4
+                        AND EXISTS (SELECT FROM mailboxes WHERE tenant_id = $1 AND mailbox_id = $2)
                       ORDER BY uid LIMIT $5",
                 )
                 .bind(tenant.as_uuid())

@@ -4,6 +4,7 @@ use maildrop::{
     Actor, Certificate, State, TenantId,
     port::{Conflict, HostCertificate, IndexError},
 };
+use sqlx::{FromRow as _, Row as _, SqliteConnection, sqlite::SqliteRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -16,7 +17,7 @@ use crate::{
         audit::{Audit, NOTHING},
         maildrops::micros,
     },
-    words::{domains_above, wildcard},
+    words::{domains_above, itself, wildcard},
 };
 
 impl Sqlite {
@@ -51,12 +52,7 @@ impl Sqlite {
         }
         let run = async {
             let mut tx = self.writer.begin().await?;
-            // One that another tenant left there, from when the domain was its own, is good for nobody.
-            sqlx::query("DELETE FROM certificates WHERE host = ? AND tenant_id <> ?")
-                .bind(host)
-                .bind(tenant.as_uuid())
-                .execute(&mut *tx)
-                .await?;
+            take_down_foreign(&mut tx, tenant, certificate).await?;
             let before: Option<CertificateRow> = sqlx::query_as(
                 "DELETE FROM certificates WHERE tenant_id = ? AND host = ?
                  RETURNING host, chain, sealed_key, not_after, created_at",
@@ -165,4 +161,28 @@ impl Sqlite {
         }
         Ok(None)
     }
+}
+
+/// Takes down what another tenant left at the host, from when the domain was its own: it is good for nobody. That
+/// tenant's audit log says so, and not who has the host now.
+async fn take_down_foreign(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    certificate: &Certificate,
+) -> Result<(), sqlx::Error> {
+    let host = certificate.host.as_str();
+    let foreign: Option<SqliteRow> = sqlx::query(
+        "DELETE FROM certificates WHERE host = ? AND tenant_id <> ?
+         RETURNING tenant_id, host, chain, sealed_key, not_after, created_at",
+    )
+    .bind(host)
+    .bind(tenant.as_uuid())
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some(row) = foreign else { return Ok(()) };
+    let before = Certificate::from(CertificateRow::from_row(&row)?);
+    let (other, at) = (TenantId::from_uuid(row.try_get(0)?), certificate.created_at);
+    Audit { tenant: Some(other), actor: &itself(), at, action: "certificate.delete", target: host }
+        .write(connection, Some(&before), NOTHING)
+        .await
 }

@@ -1,11 +1,12 @@
-//! The deletion of a tenant, in steps.
+//! The deletion of tenants and of mailboxes, in steps.
 
 use maildrop::{
-    Actor, State, Tenant, TenantId,
+    Actor, MailboxId, State, Tenant, TenantId,
     port::{IndexError, TenantDeletion},
 };
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, SqliteConnection};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::undecodable;
 use crate::{
@@ -19,16 +20,27 @@ use crate::{
 };
 
 /// What a tenant's rows are in, in the order in which they are deleted, with the columns that name one row.
-const TENANT_ROWS: [(&str, &str); 9] = [
+const TENANT_ROWS: [(&str, &str); 10] = [
     ("mailboxes", "mailbox_id"),
     ("aliases", "address"),
     ("app_passwords", "mailbox_id, credential_id"),
+    ("mailbox_deletions", "mailbox_id"),
     ("messages", "mailbox_id, uid"),
     ("deleted_messages", "mailbox_id, uid"),
     ("pack_garbage", "rowid"),
     ("pack_refusals", "pack_id, mailbox_id"),
     ("packs", "pack_id"),
     ("traffic", "day, mailbox_id"),
+];
+
+/// Deletes up to `?3` rows of a mailbox.
+const MAILBOX_ROWS: [&str; 2] = [
+    "DELETE FROM messages WHERE tenant_id = ?1 AND mailbox_id = ?2 AND uid IN
+     (SELECT uid FROM messages WHERE tenant_id = ?1 AND mailbox_id = ?2 LIMIT ?3)
+     RETURNING pack_id, pack_length",
+    "DELETE FROM deleted_messages WHERE tenant_id = ?1 AND mailbox_id = ?2 AND uid IN
+     (SELECT uid FROM deleted_messages WHERE tenant_id = ?1 AND mailbox_id = ?2 LIMIT ?3)
+     RETURNING pack_id, pack_length",
 ];
 
 impl Sqlite {
@@ -139,6 +151,7 @@ impl Sqlite {
                 "DELETE FROM pack_refusals WHERE tenant_id = ?",
                 "DELETE FROM pack_garbage WHERE tenant_id = ?",
                 "DELETE FROM tenant_usage WHERE tenant_id = ?",
+                "DELETE FROM kept_usage WHERE tenant_id = ?",
                 // What was made in the moment the deletion began.
                 "DELETE FROM certificates WHERE tenant_id = ?",
                 "DELETE FROM api_keys WHERE tenant_id = ?",
@@ -178,4 +191,96 @@ impl Sqlite {
         .map_err(index_error)?;
         rows.into_iter().map(TryInto::try_into).collect()
     }
+
+    pub(super) async fn all_tenants_forget_deletions(
+        &self,
+        before: OffsetDateTime,
+        limit: u32,
+    ) -> Result<u64, IndexError> {
+        let gone = sqlx::query(
+            "DELETE FROM tenant_deletions WHERE tenant_id IN
+             (SELECT tenant_id FROM tenant_deletions WHERE finished_at < ?1 LIMIT ?2)",
+        )
+        .bind(micros(before))
+        .bind(i64::from(limit))
+        .execute(&self.writer)
+        .await
+        .map_err(index_error)?;
+        Ok(gone.rows_affected())
+    }
+
+    pub(super) async fn all_tenants_mailbox_deletions(
+        &self,
+        limit: u32,
+    ) -> Result<Vec<(TenantId, MailboxId)>, IndexError> {
+        let rows: Vec<(Uuid, Uuid)> =
+            sqlx::query_as("SELECT tenant_id, mailbox_id FROM mailbox_deletions ORDER BY begun_at LIMIT ?")
+                .bind(i64::from(limit))
+                .fetch_all(&self.reader)
+                .await
+                .map_err(index_error)?;
+        let ids = |(tenant, mailbox)| (TenantId::from_uuid(tenant), MailboxId::from_uuid(mailbox));
+        Ok(rows.into_iter().map(ids).collect())
+    }
+
+    pub(super) async fn continue_mailbox_deletion(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        limit: u32,
+    ) -> Result<bool, IndexError> {
+        let run = async {
+            let mut tx = self.writer.begin().await?;
+            // Of a mailbox that was deleted, and of none that is there.
+            let under_way: Option<i64> =
+                sqlx::query_scalar("SELECT 1 FROM mailbox_deletions WHERE tenant_id = ? AND mailbox_id = ?")
+                    .bind(tenant.as_uuid())
+                    .bind(mailbox.as_uuid())
+                    .fetch_optional(&mut *tx)
+                    .await?;
+            if under_way.is_none() {
+                return Ok(false);
+            }
+            let mut left = i64::from(limit);
+            for statement in MAILBOX_ROWS {
+                let gone: Vec<(Uuid, i64)> = sqlx::query_as(statement)
+                    .bind(tenant.as_uuid())
+                    .bind(mailbox.as_uuid())
+                    .bind(left)
+                    .fetch_all(&mut *tx)
+                    .await?;
+                left -= gone.len() as i64;
+                to_garbage(&mut tx, tenant, &gone).await?;
+            }
+            if left > 0 {
+                sqlx::query("DELETE FROM mailbox_deletions WHERE tenant_id = ? AND mailbox_id = ?")
+                    .bind(tenant.as_uuid())
+                    .bind(mailbox.as_uuid())
+                    .execute(&mut *tx)
+                    .await?;
+            }
+            tx.commit().await?;
+            Ok(left <= 0)
+        };
+        run.await.map_err(index_error)
+    }
+}
+
+/// Notes octets of packs that nothing points at any more.
+async fn to_garbage(
+    connection: &mut SqliteConnection,
+    tenant: TenantId,
+    gone: &[(Uuid, i64)],
+) -> Result<(), sqlx::Error> {
+    let now = micros(OffsetDateTime::now_utc());
+    for (pack, length) in gone {
+        sqlx::query("INSERT INTO pack_garbage (tenant_id, pack_id, octets, at) VALUES (?, ?, ?, ?)")
+            .bind(tenant.as_uuid())
+            .bind(pack)
+            .bind(length)
+            .bind(now)
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
 }

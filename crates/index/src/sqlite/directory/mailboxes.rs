@@ -150,21 +150,15 @@ impl Sqlite {
             let mut tx = self.writer.begin().await?;
             let Some(before) = mailbox(&mut tx, tenant, address).await? else { return Ok(None) };
             sqlx::query(
-                "INSERT INTO pack_garbage (tenant_id, pack_id, octets, at)
-                 SELECT tenant_id, pack_id, sum(pack_length), ?3
-                   FROM (SELECT tenant_id, mailbox_id, pack_id, pack_length FROM messages
-                         UNION ALL
-                         SELECT tenant_id, mailbox_id, pack_id, pack_length FROM deleted_messages)
-                  WHERE tenant_id = ?1 AND mailbox_id = ?2 GROUP BY pack_id",
+                "INSERT INTO mailbox_deletions (tenant_id, mailbox_id, address, begun_at) VALUES (?, ?, ?, ?)",
             )
             .bind(tenant.as_uuid())
             .bind(before.id.as_uuid())
+            .bind(address.as_str())
             .bind(micros(at))
             .execute(&mut *tx)
             .await?;
             for statement in [
-                "DELETE FROM messages WHERE tenant_id = ? AND mailbox_id = ?",
-                "DELETE FROM deleted_messages WHERE tenant_id = ? AND mailbox_id = ?",
                 "DELETE FROM aliases WHERE tenant_id = ? AND mailbox_id = ?",
                 "DELETE FROM app_passwords WHERE tenant_id = ? AND mailbox_id = ?",
                 "DELETE FROM mailboxes WHERE tenant_id = ? AND mailbox_id = ?",

@@ -12,6 +12,8 @@ use crate::{
     sqlite::Sqlite,
 };
 
+// A mailbox that was deleted has rows for a while: a session that goes on is shown none of them.
+
 impl Sqlite {
     pub(super) async fn listing(
         &self,
@@ -22,7 +24,9 @@ impl Sqlite {
         let mut listing = Listing::new(mailbox);
         let mut rows = sqlx::query(
             "SELECT uid, octets, unique_id FROM messages
-              WHERE tenant_id = ? AND mailbox_id = ? AND uid < ? ORDER BY uid",
+              WHERE tenant_id = ?1 AND mailbox_id = ?2 AND uid < ?3
+                AND EXISTS (SELECT 1 FROM mailboxes WHERE tenant_id = ?1 AND mailbox_id = ?2)
+              ORDER BY uid",
         )
         .bind(tenant.as_uuid())
         .bind(mailbox.as_uuid())
@@ -49,8 +53,9 @@ impl Sqlite {
         let rows = sqlx::query(
             "SELECT uid, octets, header_octets, digest, delivered_to, pack_id, pack_offset, pack_length
                FROM messages
-              WHERE tenant_id = ? AND mailbox_id = ? AND uid >= ? AND uid < ?
-              ORDER BY uid LIMIT ?",
+              WHERE tenant_id = ?1 AND mailbox_id = ?2 AND uid >= ?3 AND uid < ?4
+                AND EXISTS (SELECT 1 FROM mailboxes WHERE tenant_id = ?1 AND mailbox_id = ?2)
+              ORDER BY uid LIMIT ?5",
         )
         .bind(tenant.as_uuid())
         .bind(mailbox.as_uuid())

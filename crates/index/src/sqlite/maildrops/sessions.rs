@@ -70,11 +70,14 @@ impl Sqlite {
             Audit { tenant: Some(tenant), actor, at, action: "session.end", target: &target }
                 .write(&mut tx, Some(&before), NOTHING)
                 .await?;
-            tx.commit().await
+            // It may have ended while the writer was waited for, and another may have come after it: by its token.
+            // Then nothing was done, and nothing is written of it.
+            let ended = self.locks.end_held(tenant, mailbox, &held);
+            if ended {
+                tx.commit().await?;
+            }
+            Ok(ended)
         };
-        run.await.map_err(index_error)?;
-        // By its token: another session may have come after it.
-        self.locks.end_held(tenant, mailbox, &held);
-        Ok(true)
+        run.await.map_err(index_error)
     }
 }
