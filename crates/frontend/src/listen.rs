@@ -22,7 +22,8 @@ use crate::{
     drain::DrainHandle,
     lmtp::LmtpService,
     pop3::Pop3Service,
-    stream::{Peer, Stream},
+    proxy::ProxyProtocol,
+    stream::{Client, Peer, Stream},
 };
 
 /// Connections the kernel may hold for us while we are busy accepting others.
@@ -134,18 +135,50 @@ pub enum Server {
 impl Server {
     /// Serves `bound` until the drain begins.
     pub fn start(self, bound: Bound, limits: Limits, drain: &DrainHandle) {
-        let seats = Seats::new(limits);
-        drain.spawn(self.accept(bound, seats, drain.clone()));
+        self.start_behind(None, bound, limits, drain);
     }
 
-    async fn accept(self, bound: Bound, seats: Seats, drain: DrainHandle) {
+    /// Serves `bound` until the drain begins. Where there are proxies in front, each connection over TCP begins
+    /// with their header; over a Unix socket none does, for a process of this machine is who it is.
+    pub fn start_behind(
+        self,
+        proxies: Option<ProxyProtocol>,
+        bound: Bound,
+        limits: Limits,
+        drain: &DrainHandle,
+    ) {
+        let door = Door { server: self, seats: Seats::new(limits), proxies, drain: drain.clone() };
+        drain.spawn(Arc::new(door).accept(bound));
+    }
+
+    /// The listener's word in metrics and log: its section of the configuration.
+    fn section(&self) -> &'static str {
+        match self {
+            Self::Pop3(_) => "pop3",
+            Self::Pop3s(_) => "pop3s",
+            Self::Lmtp(_) => "lmtp",
+        }
+    }
+}
+
+/// What stands between a socket that listens and the sessions.
+#[derive(Debug)]
+struct Door {
+    server: Server,
+    seats: Seats,
+    proxies: Option<ProxyProtocol>,
+    drain: DrainHandle,
+}
+
+impl Door {
+    async fn accept(self: Arc<Self>, bound: Bound) {
         loop {
             let accepted = tokio::select! {
                 accepted = accept(&bound) => accepted,
-                () = drain.draining() => return,
+                () = self.drain.draining() => return,
             };
             match accepted {
-                Ok((stream, peer)) => self.admit(stream, peer, &seats, &drain),
+                Ok((stream, peer)) => self.admit(stream, peer),
                 Err(error) if is_of_one_connection(&error) => debug!(%error, "connection was lost"),
                 Err(error) => {
                     warn!(%error, "no connection can be accepted");
@@ -155,29 +188,57 @@ impl Server {
         }
     }
 
-    fn admit(&self, stream: Stream, peer: Peer, seats: &Seats, drain: &DrainHandle) {
-        let seat = match seats.take(peer) {
+    fn admit(self: &Arc<Self>, stream: Stream, peer: Peer) {
+        let proxied = match (&self.proxies, peer) {
+            (Some(proxies), Peer::Ip(hop)) if !proxies.admits(self.server.section(), hop) => return,
+            (proxies, _) => proxies.is_some(),
+        };
+        match (self.seats.place(), stream, peer) {
+            (Some(place), Stream::Tcp(stream), Peer::Ip(hop)) if proxied => {
+                let door = Arc::clone(self);
+                self.drain.spawn(async move { door.introduce(stream, hop, place).await });
+            }
+            (place, stream, peer) => self.seat(stream, Client::direct(peer), place),
+        }
+    }
+
+    /// Waits for a proxy's header. Meanwhile the connection has its place among all, so that those that wait
+    /// are bounded as those that are served are; a seat among its source's it has once its source is known.
+    async fn introduce(&self, mut stream: TcpStream, hop: IpAddr, place: Place) {
+        let Some(proxies) = &self.proxies else { return };
+        let client = tokio::select! {
+            client = Box::pin(proxies.client(self.server.section(), hop, &mut stream)) => client,
+            () = self.drain.closing() => None,
+        };
+        if let Some(client) = client {
+            self.seat(Stream::Tcp(stream), client, Some(place));
+        }
+    }
+
+    /// Serves a client, or refuses to where there is no place or no seat.
+    fn seat(&self, stream: Stream, client: Client, place: Option<Place>) {
+        let seat = match place.and_then(|place| self.seats.take(place, client.peer)) {
             Some(seat) => Ok(seat),
-            None => match Arc::clone(&seats.refusals).try_acquire_owned() {
+            None => match Arc::clone(&self.seats.refusals).try_acquire_owned() {
                 Ok(refusal) => Err(refusal),
                 Err(_) => return,
             },
         };
-        let drain_of_task = drain.clone();
-        match self {
-            Self::Pop3(service) => {
+        let (drain, drain_of_task) = (&self.drain, self.drain.clone());
+        match &self.server {
+            Server::Pop3(service) => {
                 let service = Arc::clone(service);
-                drain.spawn(async move { service.serve(stream, peer, seat, drain_of_task).await });
+                drain.spawn(async move { service.serve(stream, client, seat, drain_of_task).await });
             }
-            Self::Pop3s(service) => {
+            Server::Pop3s(service) => {
                 // A refusal cannot be told before the handshake, and is not worth one.
                 let (Ok(seat), Stream::Tcp(stream)) = (seat, stream) else { return };
                 let service = Arc::clone(service);
-                drain.spawn(async move { service.serve_tls(stream, peer, seat, drain_of_task).await });
+                drain.spawn(async move { service.serve_tls(stream, client, seat, drain_of_task).await });
             }
-            Self::Lmtp(service) => {
+            Server::Lmtp(service) => {
                 let service = Arc::clone(service);
-                drain.spawn(async move { service.serve(stream, peer, seat, drain_of_task).await });
+                drain.spawn(async move { service.serve(stream, client, seat, drain_of_task).await });
             }
         }
     }
@@ -221,13 +282,16 @@ struct Seats {
     sources: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
 
+/// A place among all connections of a listener: the first half of a seat.
+type Place = OwnedSemaphorePermit;
+
 /// Leave to refuse a connection with a word, held while that takes.
 pub(crate) type Refusal = OwnedSemaphorePermit;
 
 /// A seat that is taken until dropped.
 #[derive(Debug)]
 pub(crate) struct Seat {
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
     source: Option<(IpAddr, Arc<Mutex<HashMap<IpAddr, usize>>>)>,
 }
 
@@ -241,11 +305,14 @@ impl Seats {
         }
     }
 
-    fn take(&self, peer: Peer) -> Option<Seat> {
-        let permit = Arc::clone(&self.all).try_acquire_owned().ok()?;
-        let Peer::Ip(ip) = peer else { return Some(Seat { _permit: permit, source: None }) };
+    fn place(&self) -> Option<Place> {
+        Arc::clone(&self.all).try_acquire_owned().ok()
+    }
+
+    fn take(&self, place: Place, peer: Peer) -> Option<Seat> {
+        let Peer::Ip(ip) = peer else { return Some(Seat { _place: place, source: None }) };
         if self.per_source_max == 0 {
-            return Some(Seat { _permit: permit, source: None });
+            return Some(Seat { _place: place, source: None });
         }
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         let count = sources.entry(ip).or_insert(0);
@@ -253,7 +320,7 @@ impl Seats {
             return None;
         }
         *count += 1;
-        Some(Seat { _permit: permit, source: Some((ip, Arc::clone(&self.sources))) })
+        Some(Seat { _place: place, source: Some((ip, Arc::clone(&self.sources))) })
     }
 }
 
@@ -289,14 +356,15 @@ mod tests {
     fn seats_are_given_back() {
         let seats = Seats::new(Limits { connections_max: 3, per_source_max: 2 });
         let (one, two) = (Peer::Ip([10, 0, 0, 1].into()), Peer::Ip([10, 0, 0, 2].into()));
-        let first = seats.take(one);
-        let second = seats.take(one);
+        let take = |peer| seats.take(seats.place()?, peer);
+        let first = take(one);
+        let second = take(one);
         assert!(first.is_some() && second.is_some());
-        assert!(seats.take(one).is_none(), "two from one address are the limit");
-        let third = seats.take(two);
+        assert!(take(one).is_none(), "two from one address are the limit");
+        let third = take(two);
         assert!(third.is_some());
         drop(first);
-        assert!(seats.take(one).is_some());
+        assert!(take(one).is_some());
         assert!(seats.sources.lock().unwrap().contains_key(&IpAddr::from([10, 0, 0, 1])));
         drop((second, third));
         assert!(seats.sources.lock().unwrap().is_empty());

@@ -25,7 +25,7 @@ use crate::{
     listen::{Refusal, Seat},
     metrics::{Active, Listener, Metrics},
     sessions::{LoggedIn, Sessions},
-    stream::{Peer, Stream, session_span},
+    stream::{Client, Stream, session_span},
     tls::{Accepted, TlsIdentity},
     wire::{End, Wire},
 };
@@ -122,7 +122,7 @@ impl Pop3Service {
     pub(crate) async fn serve(
         self: Arc<Self>,
         stream: Stream,
-        peer: Peer,
+        client: Client,
         seat: Result<Seat, Refusal>,
         drain: DrainHandle,
     ) {
@@ -136,9 +136,9 @@ impl Pop3Service {
         let offered = self.tls.is_some() && matches!(stream, Stream::Tcp(_));
         let tls = if offered { Tls::Available } else { Tls::Unavailable };
         let session = SessionId::generate();
-        let span = session_span("pop3", session, peer, self.config.log_clients);
+        let span = session_span("pop3", session, &client, self.config.log_clients);
         let accepted = Accepted { stream, greeting: None };
-        self.run(session, accepted, peer, Listener::Pop3, tls, drain).instrument(span).await;
+        self.run(session, accepted, client, Listener::Pop3, tls, drain).instrument(span).await;
         drop(seat);
     }
 
@@ -146,20 +146,20 @@ impl Pop3Service {
     pub(crate) async fn serve_tls(
         self: Arc<Self>,
         stream: TcpStream,
-        peer: Peer,
+        client: Client,
         seat: Seat,
         drain: DrainHandle,
     ) {
         let Some(tls) = &self.tls else { return };
         let session = SessionId::generate();
-        let span = session_span("pop3", session, peer, self.config.log_clients);
+        let span = session_span("pop3", session, &client, self.config.log_clients);
         let serve = async {
             // Boxed, as all that happens once per session is: an idle session's task keeps room for the
             // largest of what it may ever wait for.
             match Box::pin(tls.accept(stream)).await {
                 Ok(accepted) => {
                     self.metrics.pop3.handshake(Listener::Pop3s, Ok(accepted.stream.tls_version()));
-                    self.run(session, accepted, peer, Listener::Pop3s, Tls::Active, drain).await;
+                    self.run(session, accepted, client, Listener::Pop3s, Tls::Active, drain).await;
                 }
                 Err(error) => {
                     self.metrics.pop3.handshake(Listener::Pop3s, Err(&error));
@@ -176,19 +176,25 @@ impl Pop3Service {
         &self,
         id: SessionId,
         Accepted { stream, greeting }: Accepted,
-        peer: Peer,
+        client: Client,
         listener: Listener,
         tls: Tls,
         drain: DrainHandle,
     ) {
+        // Who spoke TLS with its proxy has it, and cannot have it again.
+        let tls = if client.has_tls_to_proxy() { Tls::Active } else { tls };
         let plaintext_login = match self.config.plaintext_auth {
             PlaintextAuth::Never => false,
-            PlaintextAuth::Loopback => peer.is_local(),
+            PlaintextAuth::Loopback => client.is_local(),
             PlaintextAuth::Always => true,
         };
-        // No angle brackets: `<…@…>` would be an invitation to APOP (RFC 1939 §7).
+        let greeting = match (greeting, client.host(), &self.tls) {
+            (None, Some(host), Some(tls)) => Box::pin(tls.greeting(host)).await,
+            (greeting, ..) => greeting,
+        };
         let greeting = match greeting {
             Some(greeting) => format!("{greeting} ({id})"),
+            // No angle brackets: `<…@…>` would be an invitation to APOP (RFC 1939 §7).
             None => format!("{} Postern ready ({id})", self.config.hostname),
         };
         let wire = self.wire(stream, drain);
@@ -205,9 +211,9 @@ impl Pop3Service {
         let session = Session {
             service: self,
             id,
-            peer,
             logged_in: None,
-            active: self.metrics.pop3.active(listener, wire.tls_version()),
+            active: self.metrics.pop3.active(listener, tls_word(wire.tls_version(), &client)),
+            client,
             listener,
             wire,
             lines: lines_before_login(),
@@ -248,11 +254,16 @@ fn lines_before_login() -> LineBuffer {
     lines
 }
 
+/// The word in the metrics for how a connection is encrypted: `version` is that of its own TLS.
+fn tls_word(version: &'static str, client: &Client) -> &'static str {
+    if version == "none" && client.has_tls_to_proxy() { "proxy" } else { version }
+}
+
 /// One connection.
 struct Session<'a> {
     service: &'a Pop3Service,
     id: SessionId,
-    peer: Peer,
+    client: Client,
     /// Its place among those that can be ended, once it is logged in.
     logged_in: Option<LoggedIn>,
     /// Counts it among those now open.

@@ -5,8 +5,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use admin_api::AdminApi;
 use anyhow::Context as _;
 use frontend::{
-    Bound, Drain, HostCertificates, Limits, ListenAddr, LmtpConfig, LmtpService, Metrics, Pop3Config,
-    Pop3Service, Server, Tenancy, TenantSeries, TlsIdentity,
+    Bound, Drain, HostCertificates, Limits, ListenAddr, LmtpConfig, LmtpService, Metrics, Networks,
+    Pop3Config, Pop3Service, ProxyProtocol, Server, Tenancy, TenantSeries, TlsIdentity,
 };
 use maildrop::{Housekeeping, port::SystemClock};
 use tokio::{
@@ -16,7 +16,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
-    config::{Config, ConfigError, Role},
+    config::{Config, ConfigError, ProxyMode, Role},
     logging,
     telemetry::Telemetry,
     wiring::Parts,
@@ -209,23 +209,36 @@ impl Node {
             per_source_max: self.config.pop3.connections_per_source_max,
         };
         let lmtp_limits = Limits { connections_max: self.config.lmtp.connections_max, per_source_max: 0 };
+        let proxies = |mode| (mode == ProxyMode::Require).then(|| self.proxies(&metrics));
         let drain = self.drain.handle();
         for (kind, listener) in bound {
             match (kind, listener) {
                 (Kind::Pop3, BoundListener::Mail(bound)) => {
-                    Server::Pop3(Arc::clone(&pop3)).start(bound, pop3_limits, &drain);
+                    let proxies = proxies(self.config.pop3.proxy_protocol);
+                    Server::Pop3(Arc::clone(&pop3)).start_behind(proxies, bound, pop3_limits, &drain);
                 }
                 (Kind::Pop3s, BoundListener::Mail(bound)) => {
-                    Server::Pop3s(Arc::clone(&pop3)).start(bound, pop3_limits, &drain);
+                    let proxies = proxies(self.config.pop3s.proxy_protocol);
+                    Server::Pop3s(Arc::clone(&pop3)).start_behind(proxies, bound, pop3_limits, &drain);
                 }
                 (Kind::Lmtp, BoundListener::Mail(bound)) => {
-                    Server::Lmtp(Arc::clone(&lmtp)).start(bound, lmtp_limits, &drain);
+                    let proxies = proxies(self.config.lmtp.proxy_protocol);
+                    Server::Lmtp(Arc::clone(&lmtp)).start_behind(proxies, bound, lmtp_limits, &drain);
                 }
                 (_, BoundListener::Admin(listener)) => self.serve_admin(listener)?,
                 (Kind::Admin, BoundListener::Mail(_)) => {}
             }
         }
         Ok(())
+    }
+
+    fn trusted_networks(&self) -> Networks {
+        self.config.proxy.trusted_networks.iter().copied().collect()
+    }
+
+    fn proxies(&self, metrics: &Metrics) -> ProxyProtocol {
+        let timeout = self.config.proxy.header_timeout;
+        ProxyProtocol::new(self.trusted_networks(), timeout, self.config.log.client_addresses, metrics)
     }
 
     fn pop3(&self, name: &str, metrics: &Metrics) -> Pop3Service {

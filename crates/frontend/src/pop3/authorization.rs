@@ -175,7 +175,7 @@ impl Session<'_> {
             How::Verified(verified) => (*verified, None),
             How::Refused(error) => return Err(refused(error)),
         };
-        let peer = self.peer.to_string();
+        let peer = self.client.peer.to_string();
         loop {
             let tenant = verified.access.tenant;
             let refused_with = |refusal, outcome| Refused { refusal, outcome, tenant: Some(tenant) };
@@ -231,7 +231,8 @@ impl Session<'_> {
         if policy.pop3 == Some(false) || !policy.takes(mechanism) {
             return refused_with(Refusal::Permanent, "disabled");
         }
-        let in_the_clear = self.wire.tls_version() == "none" && self.peer != Peer::Unix;
+        let encrypted = self.wire.tls_version() != "none" || self.client.has_tls_to_proxy();
+        let in_the_clear = !encrypted && self.client.peer != Peer::Unix;
         if policy.plaintext_login == Some(false) && in_the_clear {
             return refused_with(Refusal::TlsRequired, "tls_required");
         }
