@@ -278,8 +278,14 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 struct Seats {
     all: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
-    per_source_max: usize,
-    sources: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    sources: Arc<Sources>,
+}
+
+/// How many connections there are from each address; none are counted where there is no limit.
+#[derive(Debug)]
+struct Sources {
+    each_max: usize,
+    counts: Mutex<HashMap<IpAddr, usize>>,
 }
 
 /// A place among all connections of a listener: the first half of a seat.
@@ -292,7 +298,9 @@ pub(crate) type Refusal = OwnedSemaphorePermit;
 #[derive(Debug)]
 pub(crate) struct Seat {
     _place: Place,
-    source: Option<(IpAddr, Arc<Mutex<HashMap<IpAddr, usize>>>)>,
+    /// The address it is counted for.
+    source: Option<IpAddr>,
+    sources: Arc<Sources>,
 }
 
 impl Seats {
@@ -300,8 +308,7 @@ impl Seats {
         Self {
             all: Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS))),
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
-            per_source_max: limits.per_source_max,
-            sources: Arc::default(),
+            sources: Arc::new(Sources { each_max: limits.per_source_max, counts: Mutex::default() }),
         }
     }
 
@@ -310,30 +317,57 @@ impl Seats {
     }
 
     fn take(&self, place: Place, peer: Peer) -> Option<Seat> {
-        let Peer::Ip(ip) = peer else { return Some(Seat { _place: place, source: None }) };
-        if self.per_source_max == 0 {
-            return Some(Seat { _place: place, source: None });
+        let source = self.sources.take(peer).ok()?;
+        Some(Seat { _place: place, source, sources: Arc::clone(&self.sources) })
+    }
+}
+
+/// An address has as many connections as it may.
+struct Full;
+
+impl Sources {
+    /// Counts a connection from `peer`: for its address, or for none.
+    fn take(&self, peer: Peer) -> Result<Option<IpAddr>, Full> {
+        let Peer::Ip(ip) = peer else { return Ok(None) };
+        if self.each_max == 0 {
+            return Ok(None);
         }
-        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = sources.entry(ip).or_insert(0);
-        if *count >= self.per_source_max {
-            return None;
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(ip).or_insert(0);
+        if *count >= self.each_max {
+            return Err(Full);
         }
         *count += 1;
-        Some(Seat { _place: place, source: Some((ip, Arc::clone(&self.sources))) })
+        Ok(Some(ip))
+    }
+
+    fn give_back(&self, source: Option<IpAddr>) {
+        let Some(ip) = source else { return };
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&ip) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&ip);
+            }
+        }
+    }
+}
+
+impl Seat {
+    /// Makes this the seat of another client. `false` if that has as many as it may.
+    pub(crate) fn move_to(&mut self, peer: Peer) -> bool {
+        if self.source.is_some_and(|source| peer == Peer::Ip(source)) {
+            return true;
+        }
+        let Ok(source) = self.sources.take(peer) else { return false };
+        self.sources.give_back(std::mem::replace(&mut self.source, source));
+        true
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let Some((ip, sources)) = &self.source else { return };
-        let mut sources = sources.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = sources.get_mut(ip) {
-            *count -= 1;
-            if *count == 0 {
-                sources.remove(ip);
-            }
-        }
+        self.sources.give_back(self.source);
     }
 }
 
@@ -365,8 +399,22 @@ mod tests {
         assert!(third.is_some());
         drop(first);
         assert!(take(one).is_some());
-        assert!(seats.sources.lock().unwrap().contains_key(&IpAddr::from([10, 0, 0, 1])));
+        assert!(seats.sources.counts.lock().unwrap().contains_key(&IpAddr::from([10, 0, 0, 1])));
         drop((second, third));
-        assert!(seats.sources.lock().unwrap().is_empty());
+        assert!(seats.sources.counts.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_seat_moves_to_another_source() {
+        let seats = Seats::new(Limits { connections_max: 9, per_source_max: 1 });
+        let (one, two) = (Peer::Ip([10, 0, 0, 1].into()), Peer::Ip([10, 0, 0, 2].into()));
+        let take = |peer| seats.take(seats.place()?, peer);
+        let mut seat = take(one).unwrap();
+        assert!(seat.move_to(one) && seat.move_to(two));
+        let mut other = take(one).unwrap();
+        assert!(!other.move_to(two), "it is taken");
+        assert!(take(one).is_none(), "the seat is where it was");
+        drop((seat, other));
+        assert!(seats.sources.counts.lock().unwrap().is_empty());
     }
 }

@@ -7,6 +7,7 @@
 //! ```
 
 mod authorization;
+mod forwarded;
 mod sasl;
 mod transaction;
 
@@ -24,6 +25,7 @@ use crate::{
     drain::DrainHandle,
     listen::{Refusal, Seat},
     metrics::{Active, Listener, Metrics},
+    networks::Networks,
     sessions::{LoggedIn, Sessions},
     stream::{Client, Stream, session_span},
     tls::{Accepted, TlsIdentity},
@@ -64,6 +66,8 @@ pub struct Pop3Config {
     pub write_timeout: Duration,
     /// Whether the log shows clients' addresses.
     pub log_clients: bool,
+    /// Proxies that may say for whom they speak, by XCLIENT or XOIP. Default: none.
+    pub forwarders: Networks,
 }
 
 impl Pop3Config {
@@ -77,6 +81,7 @@ impl Pop3Config {
             idle_timeout: Duration::from_mins(10),
             write_timeout: Duration::from_mins(5),
             log_clients: true,
+            forwarders: Networks::default(),
         }
     }
 }
@@ -126,20 +131,16 @@ impl Pop3Service {
         seat: Result<Seat, Refusal>,
         drain: DrainHandle,
     ) {
-        if seat.is_err() {
+        let Ok(seat) = seat else {
             let mut wire = self.wire(stream, drain);
             replies::too_many_connections(&mut wire.out);
             self.ended("too_many_connections");
             return wire.close(true).await;
-        }
-        // A Unix socket needs no TLS, and has none.
-        let offered = self.tls.is_some() && matches!(stream, Stream::Tcp(_));
-        let tls = if offered { Tls::Available } else { Tls::Unavailable };
+        };
         let session = SessionId::generate();
         let span = session_span("pop3", session, &client, self.config.log_clients);
         let accepted = Accepted { stream, greeting: None };
-        self.run(session, accepted, client, Listener::Pop3, tls, drain).instrument(span).await;
-        drop(seat);
+        self.run(session, accepted, client, seat, Listener::Pop3, drain).instrument(span).await;
     }
 
     /// Serves a connection that begins with a TLS handshake.
@@ -159,7 +160,7 @@ impl Pop3Service {
             match Box::pin(tls.accept(stream)).await {
                 Ok(accepted) => {
                     self.metrics.pop3.handshake(Listener::Pop3s, Ok(accepted.stream.tls_version()));
-                    self.run(session, accepted, client, Listener::Pop3s, Tls::Active, drain).await;
+                    self.run(session, accepted, client, seat, Listener::Pop3s, drain).await;
                 }
                 Err(error) => {
                     self.metrics.pop3.handshake(Listener::Pop3s, Err(&error));
@@ -169,7 +170,6 @@ impl Pop3Service {
             }
         };
         serve.instrument(span).await;
-        drop(seat);
     }
 
     async fn run(
@@ -177,17 +177,21 @@ impl Pop3Service {
         id: SessionId,
         Accepted { stream, greeting }: Accepted,
         client: Client,
+        seat: Seat,
         listener: Listener,
-        tls: Tls,
         drain: DrainHandle,
     ) {
-        // Who spoke TLS with its proxy has it, and cannot have it again.
-        let tls = if client.has_tls_to_proxy() { Tls::Active } else { tls };
-        let plaintext_login = match self.config.plaintext_auth {
-            PlaintextAuth::Never => false,
-            PlaintextAuth::Loopback => client.is_local(),
-            PlaintextAuth::Always => true,
+        let tls = match &stream {
+            Stream::Tls(_) => Tls::Active,
+            // Who spoke TLS with its proxy has it, and cannot have it again.
+            _ if client.has_tls_to_proxy() => Tls::Active,
+            Stream::Tcp(_) if self.tls.is_some() => Tls::Available,
+            // A Unix socket needs no TLS, and has none.
+            Stream::Tcp(_) | Stream::Unix(_) => Tls::Unavailable,
         };
+        let plaintext_login = self.takes_plaintext_from(&client);
+        // Found out once, before anything that is said can change who the client is.
+        let forwarding = client.is_of(&self.config.forwarders);
         let greeting = match (greeting, client.host(), &self.tls) {
             (None, Some(host), Some(tls)) => Box::pin(tls.greeting(host)).await,
             (greeting, ..) => greeting,
@@ -203,6 +207,7 @@ impl Pop3Service {
         let policy = Policy {
             tls,
             plaintext_login,
+            forwarding,
             greeting: greeting.into(),
             mechanisms: self.mechanisms(&wire),
             apop: apop.clone(),
@@ -214,6 +219,7 @@ impl Pop3Service {
             logged_in: None,
             active: self.metrics.pop3.active(listener, tls_word(wire.tls_version(), &client)),
             client,
+            seat,
             listener,
             wire,
             lines: lines_before_login(),
@@ -222,6 +228,15 @@ impl Pop3Service {
             tally: Tally::default(),
         };
         session.run(Authorization::new(policy)).await;
+    }
+
+    /// Whether a client may log in by a password in the clear.
+    fn takes_plaintext_from(&self, client: &Client) -> bool {
+        match self.config.plaintext_auth {
+            PlaintextAuth::Never => false,
+            PlaintextAuth::Loopback => client.is_local(),
+            PlaintextAuth::Always => true,
+        }
     }
 
     fn wire(&self, stream: Stream, drain: DrainHandle) -> Wire {
@@ -264,6 +279,7 @@ struct Session<'a> {
     service: &'a Pop3Service,
     id: SessionId,
     client: Client,
+    seat: Seat,
     /// Its place among those that can be ended, once it is logged in.
     logged_in: Option<LoggedIn>,
     /// Counts it among those now open.

@@ -17,7 +17,7 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 use tracing::field::Empty;
 
-use crate::proxy::Said;
+use crate::{networks::Networks, proxy::Said};
 
 /// Octets read at once. The buffer lies on the stack of the poll, so that an idle connection holds none.
 const READ_OCTETS: usize = 8 * 1024;
@@ -79,6 +79,36 @@ impl Client {
         Self { peer: address.map_or(hop, Peer::Ip), proxied: Some(Box::new(proxied)) }
     }
 
+    /// A proxy says later for whom it speaks; or that it cannot tell.
+    pub(crate) fn set_address(&mut self, address: Option<IpAddr>) {
+        let hop = self.hop();
+        self.by_proxy().known = address.is_some();
+        self.peer = address.map_or(hop, Peer::Ip);
+    }
+
+    /// A proxy says later what it calls the session.
+    pub(crate) fn set_id(&mut self, id: Box<str>) {
+        self.by_proxy().said.id = Some(id);
+    }
+
+    fn by_proxy(&mut self) -> &mut Proxied {
+        let hop = self.hop();
+        self.proxied.get_or_insert_with(|| Box::new(Proxied { hop, known: true, said: Said::default() }))
+    }
+
+    /// Whether whoever speaks with us is of these networks, and whatever stands between: who comes by a balancer
+    /// that is trusted is not therefore trusted.
+    pub(crate) fn is_of(&self, networks: &Networks) -> bool {
+        let is_of = |peer| matches!(peer, Peer::Ip(ip) if networks.contains(ip));
+        let known = self.proxied.as_ref().is_none_or(|proxied| proxied.known);
+        known && is_of(self.peer) && is_of(self.hop())
+    }
+
+    /// Who connected to us: the client, or its proxy.
+    fn hop(&self) -> Peer {
+        self.proxied.as_ref().map_or(self.peer, |proxied| proxied.hop)
+    }
+
     /// Whether it is on this machine. That its proxy is says nothing.
     pub(crate) fn is_local(&self) -> bool {
         self.proxied.as_ref().is_none_or(|proxied| proxied.known) && self.peer.is_local()
@@ -87,6 +117,16 @@ impl Client {
     /// Whether it speaks TLS with its proxy.
     pub(crate) fn has_tls_to_proxy(&self) -> bool {
         self.proxied.as_ref().is_some_and(|proxied| proxied.said.tls.is_some())
+    }
+
+    /// Records on the session's span what became known since that was made.
+    pub(crate) fn record(&self, span: &tracing::Span, show_peer: bool) {
+        if show_peer {
+            span.record("peer", tracing::field::display(self.peer));
+        }
+        if let Some(proxied) = &self.proxied {
+            proxied.record(span, show_peer);
+        }
     }
 
     /// The host it asked its proxy for.

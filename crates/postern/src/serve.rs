@@ -249,6 +249,7 @@ impl Node {
             idle_timeout: self.config.pop3.idle_timeout,
             write_timeout: self.config.pop3.write_timeout,
             log_clients: self.config.log.client_addresses,
+            forwarders: if self.config.pop3.xclient { self.trusted_networks() } else { Networks::default() },
             ..Pop3Config::new(name)
         };
         Pop3Service::new(

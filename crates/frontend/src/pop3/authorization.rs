@@ -74,7 +74,9 @@ impl Session<'_> {
                         Exchanged::Ended(step) => Err(step),
                     }
                 }
-                step @ (AuthorizationStep::StartTls(_) | AuthorizationStep::Close(_)) => Err(step),
+                step @ (AuthorizationStep::StartTls(_)
+                | AuthorizationStep::Forwarded(..)
+                | AuthorizationStep::Close(_)) => Err(step),
             };
             let step = match logging_in {
                 Ok((login, proof)) => match Box::pin(self.log_in(login, proof)).await {
@@ -91,6 +93,10 @@ impl Session<'_> {
                 AuthorizationStep::StartTls(handshake) => match Box::pin(self.start_tls(handshake)).await? {
                     Some(state) => state,
                     None => return Ok(Authorized::Closed("tls_failed")),
+                },
+                AuthorizationStep::Forwarded(forwarding, client) => match self.forward(forwarding, client) {
+                    Some(state) => state,
+                    None => return Ok(Authorized::Closed("too_many_connections")),
                 },
                 step => {
                     command.done(self.wire.reply_is_good());

@@ -99,6 +99,7 @@ impl Config {
         let believing = [
             ("pop3.proxy_protocol", self.pop3.proxy_protocol == ProxyMode::Require),
             ("pop3s.proxy_protocol", self.pop3s.proxy_protocol == ProxyMode::Require),
+            ("pop3.xclient", self.pop3.xclient),
             ("lmtp.proxy_protocol", self.lmtp.proxy_protocol == ProxyMode::Require),
         ];
         if let Some((path, _)) = believing.into_iter().find(|(_, believes)| *believes)

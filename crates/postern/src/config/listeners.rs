@@ -25,6 +25,9 @@ pub(crate) struct Pop3 {
     /// Whether connections over TCP begin with a PROXY header: `off`, `require`. Default: `off`.
     #[serde(deserialize_with = "parsed")]
     pub(crate) proxy_protocol: ProxyMode,
+    /// Whether trusted proxies may say for whom they log in, by XCLIENT or XOIP. Holds for POP3S, too.
+    /// Default: false.
+    pub(crate) xclient: bool,
     /// Longest silence before login. Default: 1 min.
     #[serde(deserialize_with = "duration")]
     pub(crate) login_timeout: Duration,
@@ -48,6 +51,7 @@ impl Default for Pop3 {
             plaintext_auth: defaults.plaintext_auth,
             mechanisms: defaults.mechanisms,
             proxy_protocol: ProxyMode::default(),
+            xclient: false,
             login_timeout: defaults.login_timeout,
             idle_timeout: defaults.idle_timeout,
             write_timeout: defaults.write_timeout,

@@ -36,6 +36,7 @@ fn errors_name_the_path() {
     check_error("[lmtp]\nmax_message_octets = 4000000001", "lmtp.max_message_octets");
     check_error("[log]\nfilter = \"===\"", "log.filter");
     check_error("[pop3]\nproxy_protocol = \"require\"", "proxy.trusted_networks");
+    check_error("[pop3]\nxclient = true", "proxy.trusted_networks");
     check_error("[lmtp]\nproxy_protocol = \"maybe\"", "lmtp.proxy_protocol");
     check_error("[proxy]\ntrusted_networks = [\"10.1.0.0/8\"]", "proxy.trusted_networks");
     check_error("[proxy]\nheader_timeout = \"0s\"", "proxy.header_timeout");
