@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     const HEADER: &[u8] = b"PROXY TCP4 192.0.2.7 10.0.0.1 1234 110\r\n";
-    const TIMEOUT: Duration = Duration::from_millis(300);
+    const TIMEOUT: Duration = Duration::from_secs(1);
 
     fn protocol(registry: &Registry) -> ProxyProtocol {
         let trusted = ["127.0.0.0/8".parse().unwrap()].into_iter().collect();
