@@ -26,6 +26,7 @@ mod logs;
 mod metrics;
 mod openapi;
 mod pop3;
+mod proxy;
 mod sasl;
 mod secrets;
 mod storm;

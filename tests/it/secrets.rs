@@ -87,8 +87,8 @@ fn drive(stores: &Stores, format: &str) -> (Node, Vec<&'static str>) {
 }
 
 #[track_caller]
-fn check(stores: Stores, format: &str) {
-    let (node, secrets) = drive(&stores, format);
+fn check(stores: &Stores, format: &str) {
+    let (node, secrets) = drive(stores, format);
     let log = node.log();
     // The filter is in effect, and libraries that show the wire are still held back.
     assert!(log.lines().any(|line| line.contains("TRACE") && line.contains("hyper_util")));
@@ -104,10 +104,10 @@ fn check(stores: Stores, format: &str) {
 
 #[test]
 fn none_is_logged_with_servers() {
-    check(Stores::Servers(Database::new(), Bucket::new()), "json");
+    check(&Stores::Servers(Database::new(), Bucket::new()), "json");
 }
 
 #[test]
 fn none_is_logged_when_embedded() {
-    check(Stores::Embedded, "text");
+    check(&Stores::Embedded, "text");
 }

@@ -395,6 +395,7 @@ mod tests {
         Penalties::new(config, Arc::clone(table) as Arc<dyn Failures>, [7; 32])
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "every caller wants one")]
     fn ip(text: &str) -> Option<IpAddr> {
         Some(text.parse().unwrap())
     }

@@ -1,16 +1,18 @@
 //! Listeners, TLS, limits and drain: what stands between sockets and the protocol cores.
 //!
 //! ```text
-//!   Server ── accept ──► Stream (TCP, TLS, Unix) ──► Wire (lines in, octets out)
-//!                                                      │
-//!                              pop3::serve drives pop3-proto, lmtp::serve drives lmtp-proto
+//!   Server ── accept ── PROXY header, where one is due ──► Stream (TCP, TLS, Unix) ──► Wire (lines in, octets out)
+//!                                                                                        │
+//!                            pop3::serve drives pop3-proto, lmtp::serve drives lmtp-proto
 //! ```
 
 mod drain;
 mod listen;
 mod lmtp;
 mod metrics;
+mod networks;
 mod pop3;
+mod proxy;
 mod sessions;
 mod stream;
 mod tls;
@@ -20,6 +22,8 @@ pub use drain::{Drain, DrainHandle};
 pub use listen::{Bound, Limits, ListenAddr, ListenAddrError, Server};
 pub use lmtp::{LmtpConfig, LmtpService};
 pub use metrics::{Metrics, TenantSeries};
+pub use networks::{Network, NetworkError, Networks};
 pub use pop3::{PlaintextAuth, Pop3Config, Pop3Service, Tenancy};
+pub use proxy::ProxyProtocol;
 pub use sessions::Sessions;
 pub use tls::{HostCertificates, TlsError, TlsIdentity};

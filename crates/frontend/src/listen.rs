@@ -22,7 +22,8 @@ use crate::{
     drain::DrainHandle,
     lmtp::LmtpService,
     pop3::Pop3Service,
-    stream::{Peer, Stream},
+    proxy::ProxyProtocol,
+    stream::{Client, Peer, Stream},
 };
 
 /// Connections the kernel may hold for us while we are busy accepting others.
@@ -134,18 +135,50 @@ pub enum Server {
 impl Server {
     /// Serves `bound` until the drain begins.
     pub fn start(self, bound: Bound, limits: Limits, drain: &DrainHandle) {
-        let seats = Seats::new(limits);
-        drain.spawn(self.accept(bound, seats, drain.clone()));
+        self.start_behind(None, bound, limits, drain);
     }
 
-    async fn accept(self, bound: Bound, seats: Seats, drain: DrainHandle) {
+    /// Serves `bound` until the drain begins. Where there are proxies in front, each connection over TCP begins
+    /// with their header; over a Unix socket none does, for a process of this machine is who it is.
+    pub fn start_behind(
+        self,
+        proxies: Option<ProxyProtocol>,
+        bound: Bound,
+        limits: Limits,
+        drain: &DrainHandle,
+    ) {
+        let door = Door { server: self, seats: Seats::new(limits), proxies, drain: drain.clone() };
+        drain.spawn(Arc::new(door).accept(bound));
+    }
+
+    /// The listener's word in metrics and log: its section of the configuration.
+    fn section(&self) -> &'static str {
+        match self {
+            Self::Pop3(_) => "pop3",
+            Self::Pop3s(_) => "pop3s",
+            Self::Lmtp(_) => "lmtp",
+        }
+    }
+}
+
+/// What stands between a socket that listens and the sessions.
+#[derive(Debug)]
+struct Door {
+    server: Server,
+    seats: Seats,
+    proxies: Option<ProxyProtocol>,
+    drain: DrainHandle,
+}
+
+impl Door {
+    async fn accept(self: Arc<Self>, bound: Bound) {
         loop {
             let accepted = tokio::select! {
                 accepted = accept(&bound) => accepted,
-                () = drain.draining() => return,
+                () = self.drain.draining() => return,
             };
             match accepted {
-                Ok((stream, peer)) => self.admit(stream, peer, &seats, &drain),
+                Ok((stream, peer)) => self.admit(stream, peer),
                 Err(error) if is_of_one_connection(&error) => debug!(%error, "connection was lost"),
                 Err(error) => {
                     warn!(%error, "no connection can be accepted");
@@ -155,29 +188,57 @@ impl Server {
         }
     }
 
-    fn admit(&self, stream: Stream, peer: Peer, seats: &Seats, drain: &DrainHandle) {
-        let seat = match seats.take(peer) {
+    fn admit(self: &Arc<Self>, stream: Stream, peer: Peer) {
+        let proxied = match (&self.proxies, peer) {
+            (Some(proxies), Peer::Ip(hop)) if !proxies.admits(self.server.section(), hop) => return,
+            (proxies, _) => proxies.is_some(),
+        };
+        match (self.seats.place(), stream, peer) {
+            (Some(place), Stream::Tcp(stream), Peer::Ip(hop)) if proxied => {
+                let door = Arc::clone(self);
+                self.drain.spawn(async move { door.introduce(stream, hop, place).await });
+            }
+            (place, stream, peer) => self.seat(stream, Client::direct(peer), place),
+        }
+    }
+
+    /// Waits for a proxy's header. Meanwhile the connection has its place among all, so that those that wait
+    /// are bounded as those that are served are; a seat among its source's it has once its source is known.
+    async fn introduce(&self, mut stream: TcpStream, hop: IpAddr, place: Place) {
+        let Some(proxies) = &self.proxies else { return };
+        let client = tokio::select! {
+            client = Box::pin(proxies.client(self.server.section(), hop, &mut stream)) => client,
+            () = self.drain.closing() => None,
+        };
+        if let Some(client) = client {
+            self.seat(Stream::Tcp(stream), client, Some(place));
+        }
+    }
+
+    /// Serves a client, or refuses to where there is no place or no seat.
+    fn seat(&self, stream: Stream, client: Client, place: Option<Place>) {
+        let seat = match place.and_then(|place| self.seats.take(place, client.peer)) {
             Some(seat) => Ok(seat),
-            None => match Arc::clone(&seats.refusals).try_acquire_owned() {
+            None => match Arc::clone(&self.seats.refusals).try_acquire_owned() {
                 Ok(refusal) => Err(refusal),
                 Err(_) => return,
             },
         };
-        let drain_of_task = drain.clone();
-        match self {
-            Self::Pop3(service) => {
+        let (drain, drain_of_task) = (&self.drain, self.drain.clone());
+        match &self.server {
+            Server::Pop3(service) => {
                 let service = Arc::clone(service);
-                drain.spawn(async move { service.serve(stream, peer, seat, drain_of_task).await });
+                drain.spawn(async move { service.serve(stream, client, seat, drain_of_task).await });
             }
-            Self::Pop3s(service) => {
+            Server::Pop3s(service) => {
                 // A refusal cannot be told before the handshake, and is not worth one.
                 let (Ok(seat), Stream::Tcp(stream)) = (seat, stream) else { return };
                 let service = Arc::clone(service);
-                drain.spawn(async move { service.serve_tls(stream, peer, seat, drain_of_task).await });
+                drain.spawn(async move { service.serve_tls(stream, client, seat, drain_of_task).await });
             }
-            Self::Lmtp(service) => {
+            Server::Lmtp(service) => {
                 let service = Arc::clone(service);
-                drain.spawn(async move { service.serve(stream, peer, seat, drain_of_task).await });
+                drain.spawn(async move { service.serve(stream, client, seat, drain_of_task).await });
             }
         }
     }
@@ -217,9 +278,18 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 struct Seats {
     all: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
-    per_source_max: usize,
-    sources: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    sources: Arc<Sources>,
 }
+
+/// How many connections there are from each address; none are counted where there is no limit.
+#[derive(Debug)]
+struct Sources {
+    each_max: usize,
+    counts: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// A place among all connections of a listener: the first half of a seat.
+type Place = OwnedSemaphorePermit;
 
 /// Leave to refuse a connection with a word, held while that takes.
 pub(crate) type Refusal = OwnedSemaphorePermit;
@@ -227,8 +297,10 @@ pub(crate) type Refusal = OwnedSemaphorePermit;
 /// A seat that is taken until dropped.
 #[derive(Debug)]
 pub(crate) struct Seat {
-    _permit: OwnedSemaphorePermit,
-    source: Option<(IpAddr, Arc<Mutex<HashMap<IpAddr, usize>>>)>,
+    _place: Place,
+    /// The address it is counted for.
+    source: Option<IpAddr>,
+    sources: Arc<Sources>,
 }
 
 impl Seats {
@@ -236,37 +308,66 @@ impl Seats {
         Self {
             all: Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS))),
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
-            per_source_max: limits.per_source_max,
-            sources: Arc::default(),
+            sources: Arc::new(Sources { each_max: limits.per_source_max, counts: Mutex::default() }),
         }
     }
 
-    fn take(&self, peer: Peer) -> Option<Seat> {
-        let permit = Arc::clone(&self.all).try_acquire_owned().ok()?;
-        let Peer::Ip(ip) = peer else { return Some(Seat { _permit: permit, source: None }) };
-        if self.per_source_max == 0 {
-            return Some(Seat { _permit: permit, source: None });
+    fn place(&self) -> Option<Place> {
+        Arc::clone(&self.all).try_acquire_owned().ok()
+    }
+
+    fn take(&self, place: Place, peer: Peer) -> Option<Seat> {
+        let source = self.sources.take(peer).ok()?;
+        Some(Seat { _place: place, source, sources: Arc::clone(&self.sources) })
+    }
+}
+
+/// An address has as many connections as it may.
+struct Full;
+
+impl Sources {
+    /// Counts a connection from `peer`: for its address, or for none.
+    fn take(&self, peer: Peer) -> Result<Option<IpAddr>, Full> {
+        let Peer::Ip(ip) = peer else { return Ok(None) };
+        if self.each_max == 0 {
+            return Ok(None);
         }
-        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = sources.entry(ip).or_insert(0);
-        if *count >= self.per_source_max {
-            return None;
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(ip).or_insert(0);
+        if *count >= self.each_max {
+            return Err(Full);
         }
         *count += 1;
-        Some(Seat { _permit: permit, source: Some((ip, Arc::clone(&self.sources))) })
+        Ok(Some(ip))
+    }
+
+    fn give_back(&self, source: Option<IpAddr>) {
+        let Some(ip) = source else { return };
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&ip) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&ip);
+            }
+        }
+    }
+}
+
+impl Seat {
+    /// Makes this the seat of another client. `false` if that has as many as it may.
+    pub(crate) fn move_to(&mut self, peer: Peer) -> bool {
+        if self.source.is_some_and(|source| peer == Peer::Ip(source)) {
+            return true;
+        }
+        let Ok(source) = self.sources.take(peer) else { return false };
+        self.sources.give_back(std::mem::replace(&mut self.source, source));
+        true
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let Some((ip, sources)) = &self.source else { return };
-        let mut sources = sources.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = sources.get_mut(ip) {
-            *count -= 1;
-            if *count == 0 {
-                sources.remove(ip);
-            }
-        }
+        self.sources.give_back(self.source);
     }
 }
 
@@ -289,16 +390,31 @@ mod tests {
     fn seats_are_given_back() {
         let seats = Seats::new(Limits { connections_max: 3, per_source_max: 2 });
         let (one, two) = (Peer::Ip([10, 0, 0, 1].into()), Peer::Ip([10, 0, 0, 2].into()));
-        let first = seats.take(one);
-        let second = seats.take(one);
+        let take = |peer| seats.take(seats.place()?, peer);
+        let first = take(one);
+        let second = take(one);
         assert!(first.is_some() && second.is_some());
-        assert!(seats.take(one).is_none(), "two from one address are the limit");
-        let third = seats.take(two);
+        assert!(take(one).is_none(), "two from one address are the limit");
+        let third = take(two);
         assert!(third.is_some());
         drop(first);
-        assert!(seats.take(one).is_some());
-        assert!(seats.sources.lock().unwrap().contains_key(&IpAddr::from([10, 0, 0, 1])));
+        assert!(take(one).is_some());
+        assert!(seats.sources.counts.lock().unwrap().contains_key(&IpAddr::from([10, 0, 0, 1])));
         drop((second, third));
-        assert!(seats.sources.lock().unwrap().is_empty());
+        assert!(seats.sources.counts.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_seat_moves_to_another_source() {
+        let seats = Seats::new(Limits { connections_max: 9, per_source_max: 1 });
+        let (one, two) = (Peer::Ip([10, 0, 0, 1].into()), Peer::Ip([10, 0, 0, 2].into()));
+        let take = |peer| seats.take(seats.place()?, peer);
+        let mut seat = take(one).unwrap();
+        assert!(seat.move_to(one) && seat.move_to(two));
+        let mut other = take(one).unwrap();
+        assert!(!other.move_to(two), "it is taken");
+        assert!(take(one).is_none(), "the seat is where it was");
+        drop((seat, other));
+        assert!(seats.sources.counts.lock().unwrap().is_empty());
     }
 }

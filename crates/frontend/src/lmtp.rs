@@ -17,7 +17,7 @@ use crate::{
     drain::DrainHandle,
     listen::{Refusal, Seat},
     metrics::{Active, Metrics, seconds_since},
-    stream::{Peer, Stream, session_span},
+    stream::{Client, Peer, Stream, session_span},
     wire::{End, Wire},
 };
 
@@ -75,7 +75,7 @@ impl LmtpService {
     pub(crate) async fn serve(
         self: Arc<Self>,
         stream: Stream,
-        peer: Peer,
+        client: Client,
         seat: Result<Seat, Refusal>,
         drain: DrainHandle,
     ) {
@@ -98,7 +98,7 @@ impl LmtpService {
             service: &self,
             proto,
             wire,
-            peer,
+            peer: client.peer,
             envelope: None,
             recipients: Vec::new(),
             octets: 0,
@@ -106,7 +106,7 @@ impl LmtpService {
             id: PackId::generate(),
             tally: Tally::default(),
         };
-        let span = session_span("lmtp", session, peer, self.config.log_clients);
+        let span = session_span("lmtp", session, &client, self.config.log_clients);
         connection.run().instrument(span).await;
         drop(seat);
     }

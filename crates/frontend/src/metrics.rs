@@ -3,6 +3,7 @@
 
 mod lmtp;
 mod pop3;
+mod proxy;
 mod tenant;
 
 use std::time::Instant;
@@ -14,6 +15,7 @@ use prometheus::{
 
 pub(crate) use lmtp::LmtpMetrics;
 pub(crate) use pop3::{Listener, Pop3Metrics};
+use proxy::ProxyMetrics;
 pub use tenant::TenantSeries;
 
 /// The frontend's metrics. Labels are fixed words, so the set of series is finite; those of single tenants
@@ -22,6 +24,7 @@ pub use tenant::TenantSeries;
 pub struct Metrics {
     pub(crate) pop3: Pop3Metrics,
     pub(crate) lmtp: LmtpMetrics,
+    pub(crate) proxy: ProxyMetrics,
     pub(crate) tenants: TenantSeries,
 }
 
@@ -33,7 +36,12 @@ impl Metrics {
 
     /// Registers the metrics, and counts for single tenants in `tenants`.
     pub fn with_tenants(registry: &Registry, tenants: TenantSeries) -> Result<Self, prometheus::Error> {
-        Ok(Self { pop3: Pop3Metrics::new(registry)?, lmtp: LmtpMetrics::new(registry)?, tenants })
+        Ok(Self {
+            pop3: Pop3Metrics::new(registry)?,
+            lmtp: LmtpMetrics::new(registry)?,
+            proxy: ProxyMetrics::new(registry)?,
+            tenants,
+        })
     }
 }
 

@@ -7,6 +7,7 @@
 //! ```
 
 mod authorization;
+mod forwarded;
 mod sasl;
 mod transaction;
 
@@ -24,8 +25,9 @@ use crate::{
     drain::DrainHandle,
     listen::{Refusal, Seat},
     metrics::{Active, Listener, Metrics},
+    networks::Networks,
     sessions::{LoggedIn, Sessions},
-    stream::{Peer, Stream, session_span},
+    stream::{Client, Stream, session_span},
     tls::{Accepted, TlsIdentity},
     wire::{End, Wire},
 };
@@ -64,6 +66,8 @@ pub struct Pop3Config {
     pub write_timeout: Duration,
     /// Whether the log shows clients' addresses.
     pub log_clients: bool,
+    /// Proxies that may say for whom they speak, by XCLIENT or XOIP. Default: none.
+    pub forwarders: Networks,
 }
 
 impl Pop3Config {
@@ -77,6 +81,7 @@ impl Pop3Config {
             idle_timeout: Duration::from_mins(10),
             write_timeout: Duration::from_mins(5),
             log_clients: true,
+            forwarders: Networks::default(),
         }
     }
 }
@@ -124,44 +129,40 @@ impl Pop3Service {
     pub(crate) async fn serve(
         self: Arc<Self>,
         stream: Stream,
-        peer: Peer,
+        client: Client,
         seat: Result<Seat, Refusal>,
         drain: DrainHandle,
     ) {
-        if seat.is_err() {
+        let Ok(seat) = seat else {
             let mut wire = self.wire(stream, drain);
             replies::too_many_connections(&mut wire.out);
             self.ended("too_many_connections");
             return wire.close(true).await;
-        }
-        // A Unix socket needs no TLS, and has none.
-        let offered = self.tls.is_some() && matches!(stream, Stream::Tcp(_));
-        let tls = if offered { Tls::Available } else { Tls::Unavailable };
+        };
         let session = SessionId::generate();
-        let span = session_span("pop3", session, peer, self.config.log_clients);
+        let span = session_span("pop3", session, &client, self.config.log_clients);
         let accepted = Accepted { stream, greeting: None };
-        self.run(session, accepted, peer, Listener::Pop3, tls, drain).instrument(span).await;
-        drop(seat);
+        self.run(session, accepted, client, seat, Listener::Pop3, drain).instrument(span).await;
     }
 
     /// Serves a connection that begins with a TLS handshake.
     pub(crate) async fn serve_tls(
         self: Arc<Self>,
         stream: TcpStream,
-        peer: Peer,
+        client: Client,
         seat: Seat,
         drain: DrainHandle,
     ) {
         let Some(tls) = &self.tls else { return };
         let session = SessionId::generate();
-        let span = session_span("pop3", session, peer, self.config.log_clients);
+        let span = session_span("pop3", session, &client, self.config.log_clients);
         let serve = async {
             // Boxed, as all that happens once per session is: an idle session's task keeps room for the
             // largest of what it may ever wait for.
             match Box::pin(tls.accept(stream)).await {
                 Ok(accepted) => {
                     self.metrics.pop3.handshake(Listener::Pop3s, Ok(accepted.stream.tls_version()));
-                    self.run(session, accepted, peer, Listener::Pop3s, Tls::Active, drain).await;
+                    self.run(session, accepted, client, seat, Listener::Pop3s, drain).await;
                 }
                 Err(error) => {
                     self.metrics.pop3.handshake(Listener::Pop3s, Err(&error));
@@ -171,26 +172,35 @@ impl Pop3Service {
             }
         };
         serve.instrument(span).await;
-        drop(seat);
     }
 
     async fn run(
         &self,
         id: SessionId,
         Accepted { stream, greeting }: Accepted,
-        peer: Peer,
+        client: Client,
+        seat: Seat,
         listener: Listener,
-        tls: Tls,
         drain: DrainHandle,
     ) {
-        let plaintext_login = match self.config.plaintext_auth {
-            PlaintextAuth::Never => false,
-            PlaintextAuth::Loopback => peer.is_local(),
-            PlaintextAuth::Always => true,
+        let tls = match &stream {
+            Stream::Tls(_) => Tls::Active,
+            // Who spoke TLS with its proxy has it, and cannot have it again.
+            _ if client.has_tls_to_proxy() => Tls::Active,
+            Stream::Tcp(_) if self.tls.is_some() => Tls::Available,
+            // A Unix socket needs no TLS, and has none.
+            Stream::Tcp(_) | Stream::Unix(_) => Tls::Unavailable,
         };
-        // No angle brackets: `<…@…>` would be an invitation to APOP (RFC 1939 §7).
+        let plaintext_login = self.takes_plaintext_from(&client);
+        // Found out once, before anything that is said can change who the client is.
+        let forwarding = client.is_of(&self.config.forwarders);
+        let greeting = match (greeting, client.host(), &self.tls) {
+            (None, Some(host), Some(tls)) => Box::pin(tls.greeting(host)).await,
+            (greeting, ..) => greeting,
+        };
         let greeting = match greeting {
             Some(greeting) => format!("{greeting} ({id})"),
+            // No angle brackets: `<…@…>` would be an invitation to APOP (RFC 1939 §7).
             None => format!("{} Postern ready ({id})", self.config.hostname),
         };
         let wire = self.wire(stream, drain);
@@ -199,6 +209,7 @@ impl Pop3Service {
         let policy = Policy {
             tls,
             plaintext_login,
+            forwarding,
             greeting: greeting.into(),
             mechanisms: self.mechanisms(&wire),
             apop: apop.clone(),
@@ -207,9 +218,10 @@ impl Pop3Service {
         let session = Session {
             service: self,
             id,
-            peer,
             logged_in: None,
-            active: self.metrics.pop3.active(listener, wire.tls_version()),
+            active: self.metrics.pop3.active(listener, tls_word(wire.tls_version(), &client)),
+            client,
+            seat,
             listener,
             wire,
             lines: lines_before_login(),
@@ -218,6 +230,15 @@ impl Pop3Service {
             tally: Tally::default(),
         };
         session.run(Authorization::new(policy)).await;
+    }
+
+    /// Whether a client may log in by a password in the clear.
+    fn takes_plaintext_from(&self, client: &Client) -> bool {
+        match self.config.plaintext_auth {
+            PlaintextAuth::Never => false,
+            PlaintextAuth::Loopback => client.is_local(),
+            PlaintextAuth::Always => true,
+        }
     }
 
     fn wire(&self, stream: Stream, drain: DrainHandle) -> Wire {
@@ -250,11 +271,17 @@ fn lines_before_login() -> LineBuffer {
     lines
 }
 
+/// The word in the metrics for how a connection is encrypted: `version` is that of its own TLS.
+fn tls_word(version: &'static str, client: &Client) -> &'static str {
+    if version == "none" && client.has_tls_to_proxy() { "proxy" } else { version }
+}
+
 /// One connection.
 struct Session<'a> {
     service: &'a Pop3Service,
     id: SessionId,
-    peer: Peer,
+    client: Client,
+    seat: Seat,
     /// Its place among those that can be ended, once it is logged in.
     logged_in: Option<LoggedIn>,
     /// Counts it among those now open.

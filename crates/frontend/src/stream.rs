@@ -17,6 +17,8 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 use tracing::field::Empty;
 
+use crate::{networks::Networks, proxy::Said};
+
 /// Octets read at once. The buffer lies on the stack of the poll, so that an idle connection holds none.
 const READ_OCTETS: usize = 8 * 1024;
 
@@ -54,15 +56,143 @@ impl Peer {
     }
 }
 
+/// Who is at the other end, and through whom.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    /// The client. Where nobody can say who it is, the proxy.
+    pub(crate) peer: Peer,
+    /// What we know of it by a proxy: little for each connection, so that none costs those without.
+    proxied: Option<Box<Proxied>>,
+}
+
+/// What we know of a client by its proxy.
+#[derive(Debug, Clone)]
+struct Proxied {
+    /// Who connected to us.
+    hop: Peer,
+    /// Whether the client's own address is known.
+    known: bool,
+    said: Said,
+}
+
+impl Client {
+    /// A client that connected itself.
+    pub(crate) fn direct(peer: Peer) -> Self {
+        Self { peer, proxied: None }
+    }
+
+    /// The client of a proxy, which could tell its address or not.
+    pub(crate) fn proxied(address: Option<IpAddr>, hop: Peer, said: Said) -> Self {
+        let proxied = Proxied { hop, known: address.is_some(), said };
+        Self { peer: address.map_or(hop, Peer::Ip), proxied: Some(Box::new(proxied)) }
+    }
+
+    /// A proxy says later for whom it speaks; or that it cannot tell.
+    pub(crate) fn set_address(&mut self, address: Option<IpAddr>) {
+        let hop = self.hop();
+        self.by_proxy().known = address.is_some();
+        self.peer = address.map_or(hop, Peer::Ip);
+    }
+
+    /// A proxy says later what it calls the session.
+    pub(crate) fn set_id(&mut self, id: Box<str>) {
+        self.by_proxy().said.id = Some(id);
+    }
+
+    fn by_proxy(&mut self) -> &mut Proxied {
+        let hop = self.hop();
+        self.proxied.get_or_insert_with(|| Box::new(Proxied { hop, known: true, said: Said::default() }))
+    }
+
+    /// Whether whoever speaks with us is of these networks, and whatever stands between: who comes by a balancer
+    /// that is trusted is not therefore trusted.
+    pub(crate) fn is_of(&self, networks: &Networks) -> bool {
+        let is_of = |peer| matches!(peer, Peer::Ip(ip) if networks.contains(ip));
+        let known = self.proxied.as_ref().is_none_or(|proxied| proxied.known);
+        known && is_of(self.peer) && is_of(self.hop())
+    }
+
+    /// Who connected to us: the client, or its proxy.
+    fn hop(&self) -> Peer {
+        self.proxied.as_ref().map_or(self.peer, |proxied| proxied.hop)
+    }
+
+    /// Whether it is on this machine. That its proxy is says nothing.
+    pub(crate) fn is_local(&self) -> bool {
+        self.proxied.as_ref().is_none_or(|proxied| proxied.known) && self.peer.is_local()
+    }
+
+    /// Whether it speaks TLS with its proxy.
+    pub(crate) fn has_tls_to_proxy(&self) -> bool {
+        self.proxied.as_ref().is_some_and(|proxied| proxied.said.tls.is_some())
+    }
+
+    /// Records on the session's span what became known since that was made.
+    pub(crate) fn record(&self, span: &tracing::Span, show_peer: bool) {
+        if show_peer {
+            span.record("peer", tracing::field::display(self.peer));
+        }
+        if let Some(proxied) = &self.proxied {
+            proxied.record(span, show_peer);
+        }
+    }
+
+    /// The host it asked its proxy for.
+    pub(crate) fn host(&self) -> Option<&str> {
+        self.proxied.as_ref()?.said.host.as_deref()
+    }
+}
+
 /// The span of a connection: what is recorded on it stands in every line of the log about it.
 pub(crate) fn session_span(
     protocol: &'static str,
     session: SessionId,
-    peer: Peer,
+    client: &Client,
     show_peer: bool,
 ) -> tracing::Span {
-    let peer = show_peer.then(|| tracing::field::display(peer));
-    tracing::info_span!("session", protocol, %session, peer, tenant.id = Empty, mailbox.id = Empty)
+    let peer = show_peer.then(|| tracing::field::display(client.peer));
+    let span = tracing::info_span!(
+        "session",
+        protocol,
+        %session,
+        peer,
+        proxy = Empty,
+        proxy.id = Empty,
+        proxy.host = Empty,
+        proxy.tls = Empty,
+        proxy.cipher = Empty,
+        proxy.name = Empty,
+        proxy.verify = Empty,
+        tenant.id = Empty,
+        mailbox.id = Empty
+    );
+    if let Some(proxied) = &client.proxied {
+        proxied.record(&span, show_peer);
+    }
+    span
+}
+
+impl Proxied {
+    fn record(&self, span: &tracing::Span, show_peer: bool) {
+        if show_peer {
+            span.record("proxy", tracing::field::display(self.hop));
+        }
+        let tls = self.said.tls.as_ref();
+        for (field, text) in [
+            ("proxy.id", &self.said.id),
+            ("proxy.host", &self.said.host),
+            ("proxy.tls", tls.map_or(&None, |tls| &tls.version)),
+            ("proxy.cipher", tls.map_or(&None, |tls| &tls.cipher)),
+            ("proxy.name", tls.map_or(&None, |tls| &tls.name)),
+        ] {
+            if let Some(text) = text {
+                span.record(field, &**text);
+            }
+        }
+        if let Some(verify) = tls.and_then(|tls| tls.verify) {
+            span.record("proxy.verify", verify);
+        }
+    }
 }
 
 impl std::fmt::Display for Peer {

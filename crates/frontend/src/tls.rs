@@ -80,6 +80,11 @@ impl TlsIdentity {
         Ok(())
     }
 
+    /// The greeting of a host, if it is a tenant's that has one.
+    pub(crate) async fn greeting(&self, host: &str) -> Option<Arc<str>> {
+        self.choose(host_of(host).as_deref()).await.1
+    }
+
     /// Shakes hands with a client.
     pub(crate) async fn accept(&self, stream: TcpStream) -> std::io::Result<Accepted> {
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, self.shake_hands(stream)).await {

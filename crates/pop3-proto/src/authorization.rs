@@ -1,9 +1,11 @@
 //! AUTHORIZATION: who is it, and is the connection fit to be asked (RFC 1939 §4).
 
+mod forwarding;
 mod login;
 mod sasl;
 mod start_tls;
 
+pub use forwarding::Forwarding;
 pub use login::{Login, Refusal};
 pub use sasl::{MAX_SASL_LINE_OCTETS, MAX_TOKEN_OCTETS, SaslChallenged, SaslExchange, SaslStep};
 pub use start_tls::StartTls;
@@ -11,6 +13,7 @@ pub use start_tls::StartTls;
 use crate::capabilities::{self, Phase};
 use crate::command::{Command, Unusable};
 use crate::credentials::{ApopCredentials, Credentials, Password, Token};
+use crate::forwarded::ForwardedClient;
 use crate::line::Line;
 use crate::mechanism::{Mechanism, Mechanisms};
 use crate::policy::{CloseReason, Policy, Tls};
@@ -41,6 +44,8 @@ pub enum AuthorizationStep {
     /// Flush, end the session if anything is buffered behind the line, else shake hands and call
     /// [`StartTls::established`].
     StartTls(StartTls),
+    /// The peer is a proxy and says for whom it speaks: note it and call [`Forwarding::accept`].
+    Forwarded(Forwarding, ForwardedClient),
     /// Flush and close. Nothing that follows is processed.
     Close(CloseReason),
 }
@@ -55,6 +60,10 @@ impl Authorization {
     /// STLS (RFC 2595 §4).
     pub fn greeting(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"+OK ");
+        if self.policy.forwarding {
+            // By this Dovecot, as a proxy, knows that XCLIENT is taken; it does not ask for CAPA.
+            out.extend_from_slice(b"[XCLIENT] ");
+        }
         let text: String = self.policy.greeting.chars().filter(|&c| c != '<' && c != '>').collect();
         replies::clean(&text, out);
         if let Some(timestamp) = &self.policy.apop {
@@ -85,6 +94,7 @@ impl Authorization {
             Ok(Command::Auth(Some((mechanism, initial)))) => return self.auth(mechanism, initial, out),
             Ok(Command::Auth(None)) => return self.list_mechanisms(out),
             Ok(Command::Stls) => return self.stls(out),
+            Ok(Command::Xclient(client)) => return self.forward(client, out),
             Ok(Command::Capa) => capabilities::list(&self.policy, Phase::Authorization, out),
             // RFC 1939 §4: no UPDATE is entered from here.
             Ok(Command::Quit) => {
@@ -177,6 +187,15 @@ impl Authorization {
             Tls::Active => self.bad("TLS is active already", out),
             Tls::Unavailable => self.bad("TLS is not available", out),
         }
+    }
+
+    fn forward(mut self, client: ForwardedClient, out: &mut Vec<u8>) -> AuthorizationStep {
+        if !self.policy.forwarding {
+            return self.bad("this is taken from trusted proxies only", out);
+        }
+        // It may have been another client's.
+        self.user = None;
+        AuthorizationStep::Forwarded(Forwarding::new(self), client)
     }
 
     fn bad(mut self, text: &'static str, out: &mut Vec<u8>) -> AuthorizationStep {

@@ -32,6 +32,9 @@ pub(crate) fn list(policy: &Policy, phase: Phase, out: &mut Vec<u8>) {
     if policy.tls == Tls::Available && phase == Phase::Authorization {
         out.extend_from_slice(b"STLS\r\n");
     }
+    if policy.forwarding && phase == Phase::Authorization {
+        out.extend_from_slice(b"XCLIENT ADDR PORT SESSION\r\nXOIP\r\n");
+    }
     if let Some(seconds) = policy.login_delay_secs {
         out.extend_from_slice(b"LOGIN-DELAY ");
         replies::integer(u64::from(seconds), out);
@@ -99,6 +102,14 @@ mod tests {
         check(&policy, Phase::Authorization, "EXPIRE NEVER");
         policy.plaintext_login = true;
         check(&policy, Phase::Authorization, "USER,SASL PLAIN,EXPIRE NEVER");
+    }
+
+    #[test]
+    fn trusted_proxies_learn_what_is_taken_from_them() {
+        let mut policy = Policy::new("", "");
+        policy.forwarding = true;
+        check(&policy, Phase::Authorization, "XCLIENT ADDR PORT SESSION,XOIP,EXPIRE NEVER");
+        check(&policy, Phase::Transaction, "EXPIRE NEVER");
     }
 
     #[test]

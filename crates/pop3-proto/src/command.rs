@@ -1,6 +1,7 @@
 //! One line, parsed. What cannot be a command never gets further than here.
 
 use crate::foreign;
+use crate::forwarded::ForwardedClient;
 use crate::line::Line;
 use crate::number::MessageNumber;
 use crate::verb::{Verb, split};
@@ -24,6 +25,8 @@ pub(crate) enum Command<'a> {
     Top(MessageNumber, u64),
     Uidl(Option<MessageNumber>),
     User(&'a str),
+    /// XOIP, too.
+    Xclient(ForwardedClient),
 }
 
 /// A line that is not a command.
@@ -66,6 +69,8 @@ impl<'a> Command<'a> {
             Verb::Pass => pass(rest),
             Verb::Apop => apop(rest),
             Verb::Auth => auth(rest),
+            Verb::Xclient => forwarded(ForwardedClient::parse(arguments(rest))),
+            Verb::Xoip => forwarded(ForwardedClient::parse_address(rest.unwrap_or_default().trim_ascii())),
             Verb::Unknown => Err(Unusable::Bad("unknown command")),
         }
     }
@@ -157,6 +162,10 @@ fn pass(rest: Option<&[u8]>) -> Result<Command<'_>, Unusable> {
         None | Some([]) => Err(Unusable::Bad("a password is needed")),
         Some(password) => Ok(Command::Pass(password)),
     }
+}
+
+fn forwarded<'a>(client: Option<ForwardedClient>) -> Result<Command<'a>, Unusable> {
+    client.map(Command::Xclient).ok_or(Unusable::Bad("that cannot be said of a client"))
 }
 
 #[cfg(test)]

@@ -18,6 +18,8 @@
 //!                    └── QUIT, HTTP, TLS bytes, too many errors ──┴──▶ closed
 //! ```
 //!
+//! A proxy that is trusted may say in AUTHORIZATION for whom it speaks (XCLIENT, XOIP: [`Forwarding`]).
+//!
 //! An [`Update`] is built by QUIT in TRANSACTION and by nothing else, so a session that ends in any other way
 //! cannot remove mail (RFC 1939 §6).
 //!
@@ -29,6 +31,7 @@ mod capabilities;
 mod command;
 mod credentials;
 mod foreign;
+mod forwarded;
 mod line;
 mod marks;
 mod mechanism;
@@ -43,10 +46,11 @@ mod verb;
 mod wipe;
 
 pub use authorization::{
-    Authorization, AuthorizationStep, Login, MAX_SASL_LINE_OCTETS, MAX_TOKEN_OCTETS, Refusal, SaslChallenged,
-    SaslExchange, SaslStep, StartTls,
+    Authorization, AuthorizationStep, Forwarding, Login, MAX_SASL_LINE_OCTETS, MAX_TOKEN_OCTETS, Refusal,
+    SaslChallenged, SaslExchange, SaslStep, StartTls,
 };
 pub use credentials::{ApopCredentials, Credentials, Password, Token};
+pub use forwarded::{ForwardedAddress, ForwardedClient};
 pub use line::{Line, LineBuffer, MAX_LINE_OCTETS};
 pub use mechanism::{Mechanism, Mechanisms};
 pub use number::MessageNumber;

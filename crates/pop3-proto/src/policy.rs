@@ -22,6 +22,8 @@ pub struct Policy {
     pub tls: Tls,
     /// Whether USER and PASS are taken on a connection that is not encrypted. Default: no.
     pub plaintext_login: bool,
+    /// Whether the peer is a proxy that may say for whom it speaks (XCLIENT, XOIP). Default: no.
+    pub forwarding: bool,
     /// The SASL mechanisms there are. Of these, AUTH takes and CAPA names what the connection is fit for:
     /// [`Policy::offers`].
     pub mechanisms: Mechanisms,
@@ -52,6 +54,7 @@ impl Policy {
         Self {
             tls: Tls::Unavailable,
             plaintext_login: false,
+            forwarding: false,
             mechanisms: Mechanisms::NONE,
             greeting: greeting.into(),
             apop: None,

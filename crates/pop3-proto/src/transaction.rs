@@ -138,7 +138,12 @@ impl Transaction {
             Ok(Command::Quit) => return TransactionStep::Quit(self.quit()),
             // RFC 2595 §4: STLS is permitted in AUTHORIZATION only.
             Ok(
-                Command::User(_) | Command::Pass(_) | Command::Apop(..) | Command::Auth(_) | Command::Stls,
+                Command::User(_)
+                | Command::Pass(_)
+                | Command::Apop(..)
+                | Command::Auth(_)
+                | Command::Stls
+                | Command::Xclient(_),
             ) => {
                 return self.bad("you are logged in already", out);
             }

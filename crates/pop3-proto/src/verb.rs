@@ -65,6 +65,10 @@ verbs! {
     Uidl = "uidl",
     /// RFC 1939 §7.
     User = "user",
+    /// Dovecot's, after Postfix's.
+    Xclient = "xclient",
+    /// The same of other proxies.
+    Xoip = "xoip",
 }
 
 impl Verb {

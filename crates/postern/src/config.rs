@@ -18,7 +18,7 @@ use admin_api::{ApiLimits, Rate};
 use serde::Deserialize;
 
 pub(crate) use error::ConfigError;
-pub(crate) use listeners::{Admin, Auth, Lmtp, Pop3, Pop3s, Tls};
+pub(crate) use listeners::{Admin, Auth, Lmtp, Pop3, Pop3s, Proxy, ProxyMode, Tls};
 pub(crate) use node::{Audit, Cluster, Node, Role, Worker};
 pub(crate) use stores::{Blob, BlobKind, Checksum, Index, Keys, Pack};
 pub(crate) use telemetry::{Log, LogFilter, LogFormat, Metrics, Telemetry};
@@ -31,6 +31,7 @@ pub(crate) struct Config {
     pub(crate) pop3: Pop3,
     pub(crate) pop3s: Pop3s,
     pub(crate) lmtp: Lmtp,
+    pub(crate) proxy: Proxy,
     pub(crate) admin: Admin,
     pub(crate) tls: Tls,
     pub(crate) index: Index,

@@ -5,8 +5,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use admin_api::AdminApi;
 use anyhow::Context as _;
 use frontend::{
-    Bound, Drain, HostCertificates, Limits, ListenAddr, LmtpConfig, LmtpService, Metrics, Pop3Config,
-    Pop3Service, Server, Tenancy, TenantSeries, TlsIdentity,
+    Bound, Drain, HostCertificates, Limits, ListenAddr, LmtpConfig, LmtpService, Metrics, Networks,
+    Pop3Config, Pop3Service, ProxyProtocol, Server, Tenancy, TenantSeries, TlsIdentity,
 };
 use index::Store;
 use maildrop::{Housekeeping, port::SystemClock};
@@ -17,7 +17,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
-    config::{Config, ConfigError, Role},
+    config::{Config, ConfigError, ProxyMode, Role},
     logging,
     telemetry::Telemetry,
     wiring::Parts,
@@ -214,23 +214,36 @@ impl Node {
             per_source_max: self.config.pop3.connections_per_source_max,
         };
         let lmtp_limits = Limits { connections_max: self.config.lmtp.connections_max, per_source_max: 0 };
+        let proxies = |mode| (mode == ProxyMode::Require).then(|| self.proxies(&metrics));
         let drain = self.drain.handle();
         for (kind, listener) in bound {
             match (kind, listener) {
                 (Kind::Pop3, BoundListener::Mail(bound)) => {
-                    Server::Pop3(Arc::clone(&pop3)).start(bound, pop3_limits, &drain);
+                    let proxies = proxies(self.config.pop3.proxy_protocol);
+                    Server::Pop3(Arc::clone(&pop3)).start_behind(proxies, bound, pop3_limits, &drain);
                 }
                 (Kind::Pop3s, BoundListener::Mail(bound)) => {
-                    Server::Pop3s(Arc::clone(&pop3)).start(bound, pop3_limits, &drain);
+                    let proxies = proxies(self.config.pop3s.proxy_protocol);
+                    Server::Pop3s(Arc::clone(&pop3)).start_behind(proxies, bound, pop3_limits, &drain);
                 }
                 (Kind::Lmtp, BoundListener::Mail(bound)) => {
-                    Server::Lmtp(Arc::clone(&lmtp)).start(bound, lmtp_limits, &drain);
+                    let proxies = proxies(self.config.lmtp.proxy_protocol);
+                    Server::Lmtp(Arc::clone(&lmtp)).start_behind(proxies, bound, lmtp_limits, &drain);
                 }
                 (_, BoundListener::Admin(listener)) => self.serve_admin(listener)?,
                 (Kind::Admin, BoundListener::Mail(_)) => {}
             }
         }
         Ok(())
+    }
+
+    fn trusted_networks(&self) -> Networks {
+        self.config.proxy.trusted_networks.iter().copied().collect()
+    }
+
+    fn proxies(&self, metrics: &Metrics) -> ProxyProtocol {
+        let timeout = self.config.proxy.header_timeout;
+        ProxyProtocol::new(self.trusted_networks(), timeout, self.config.log.client_addresses, metrics)
     }
 
     fn pop3(&self, name: &str, metrics: &Metrics) -> Pop3Service {
@@ -241,6 +254,7 @@ impl Node {
             idle_timeout: self.config.pop3.idle_timeout,
             write_timeout: self.config.pop3.write_timeout,
             log_clients: self.config.log.client_addresses,
+            forwarders: if self.config.pop3.xclient { self.trusted_networks() } else { Networks::default() },
             ..Pop3Config::new(name)
         };
         Pop3Service::new(
@@ -269,7 +283,7 @@ impl Node {
     fn serve_admin(&self, listener: TcpListener) -> anyhow::Result<()> {
         let token = self.config.admin_token()?.context("admin.token_file is missing")?;
         let drain = self.drain.handle();
-        let Store { directory, index, records } = self.parts.managed.clone();
+        let Store { directory, index, records, .. } = self.parts.managed.clone();
         let api = AdminApi {
             directory,
             index,

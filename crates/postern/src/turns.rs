@@ -22,6 +22,8 @@ pub(crate) fn in_turn(store: &Store, turns: &FairGate) -> Store {
         index: Arc::new(InTurn { inner: Arc::clone(&store.index), turns: turns() }),
         directory: Arc::new(InTurn { inner: Arc::clone(&store.directory), turns: turns() }),
         records: Arc::new(InTurn { inner: Arc::clone(&store.records), turns: turns() }),
+        // No tenant's.
+        failures: Arc::clone(&store.failures),
     }
 }
 

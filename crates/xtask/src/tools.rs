@@ -13,7 +13,7 @@ use anyhow::bail;
 use crate::{layout::Layout, sys};
 
 /// The programs the tests use, and the Debian packages that bring them.
-const MAIL_TOOLS: [(&str, &str); 12] = [
+const MAIL_TOOLS: [(&str, &str); 14] = [
     ("curl", "curl"),
     ("python3", "python3"),
     ("fetchmail", "fetchmail"),
@@ -27,6 +27,8 @@ const MAIL_TOOLS: [(&str, &str); 12] = [
     ("unshare", "util-linux"),
     ("postfix", "postfix"),
     ("promtool", "prometheus"),
+    ("haproxy", "haproxy"),
+    ("nginx", "nginx libnginx-mod-mail"),
 ];
 
 /// What the servers are started from.

@@ -74,7 +74,9 @@ impl Session<'_> {
                         Exchanged::Ended(step) => Err(step),
                     }
                 }
-                step @ (AuthorizationStep::StartTls(_) | AuthorizationStep::Close(_)) => Err(step),
+                step @ (AuthorizationStep::StartTls(_)
+                | AuthorizationStep::Forwarded(..)
+                | AuthorizationStep::Close(_)) => Err(step),
             };
             let step = match logging_in {
                 Ok((login, proof)) => match Box::pin(self.log_in(login, proof)).await {
@@ -92,6 +94,10 @@ impl Session<'_> {
                 AuthorizationStep::StartTls(handshake) => match Box::pin(self.start_tls(handshake)).await? {
                     Some(state) => state,
                     None => return Ok(Authorized::Closed("tls_failed")),
+                },
+                AuthorizationStep::Forwarded(forwarding, client) => match self.forward(forwarding, client) {
+                    Some(state) => state,
+                    None => return Ok(Authorized::Closed("too_many_connections")),
                 },
                 step => {
                     command.done(self.wire.reply_is_good());
@@ -147,7 +153,7 @@ impl Session<'_> {
                 self.service
                     .tenancy
                     .penalties
-                    .accepted(self.tally.user.as_deref().unwrap_or_default(), self.peer.ip());
+                    .accepted(self.tally.user.as_deref().unwrap_or_default(), self.client.peer.ip());
                 let (messages, octets) = maildrop.totals();
                 let messages = u32::try_from(messages).unwrap_or(u32::MAX);
                 let policy = &maildrop.rules().mailbox;
@@ -167,7 +173,9 @@ impl Session<'_> {
             metrics.tenants.login(tenant, refused.outcome);
         }
         let delay = match refused.refusal {
-            Refusal::BadCredentials => self.service.tenancy.penalties.refused(&name, self.peer.ip()).await,
+            Refusal::BadCredentials => {
+                self.service.tenancy.penalties.refused(&name, self.client.peer.ip()).await
+            }
             _ => Penalty::NONE,
         };
         metrics.pop3.delayed(delay.by);
@@ -196,7 +204,7 @@ impl Session<'_> {
             How::Verified(verified) => (*verified, None),
             How::Refused(error) => return Err(refused(error)),
         };
-        let peer = self.peer.to_string();
+        let peer = self.client.peer.to_string();
         loop {
             let tenant = verified.access.tenant;
             let refused_with = |refusal, outcome| Refused { refusal, outcome, tenant: Some(tenant) };
@@ -252,7 +260,8 @@ impl Session<'_> {
         if policy.pop3 == Some(false) || !policy.takes(mechanism) {
             return refused_with(Refusal::Permanent, "disabled");
         }
-        let in_the_clear = self.wire.tls_version() == "none" && self.peer != Peer::Unix;
+        let encrypted = self.wire.tls_version() != "none" || self.client.has_tls_to_proxy();
+        let in_the_clear = !encrypted && self.client.peer != Peer::Unix;
         if policy.plaintext_login == Some(false) && in_the_clear {
             return refused_with(Refusal::TlsRequired, "tls_required");
         }

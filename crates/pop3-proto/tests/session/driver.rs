@@ -1,9 +1,9 @@
 //! A driver without I/O, and the transcript check built on it.
 
 use pop3_proto::{
-    Authorization, AuthorizationStep, ByteStuffer, CloseReason, DropListing, LineBuffer, MAX_LINE_OCTETS,
-    MAX_SASL_LINE_OCTETS, Mechanism, MessageNumber, Policy, Refusal, Request, SaslChallenged, SaslExchange,
-    SaslStep, Tls, Token, TopLimit, Transaction, TransactionStep, replies,
+    Authorization, AuthorizationStep, ByteStuffer, CloseReason, DropListing, ForwardedAddress, LineBuffer,
+    MAX_LINE_OCTETS, MAX_SASL_LINE_OCTETS, Mechanism, MessageNumber, Policy, Refusal, Request,
+    SaslChallenged, SaslExchange, SaslStep, Tls, Token, TopLimit, Transaction, TransactionStep, replies,
 };
 
 /// The maildrop of RFC 1939 §10: two messages of 120 and 200 octets.
@@ -137,6 +137,11 @@ impl Connection {
                 self.input = LineBuffer::default();
                 self.state = State::Authorization(start_tls.established());
             }
+            AuthorizationStep::Forwarded(forwarding, client) => {
+                self.steps.push(format!("{client:?}"));
+                let local = client.address == Some(ForwardedAddress::Known([127, 0, 0, 1].into()));
+                self.state = State::Authorization(forwarding.accept(local, &mut self.out));
+            }
             AuthorizationStep::Close(reason) => self.closed = Some(reason),
         }
     }
@@ -256,6 +261,13 @@ pub(crate) fn strict_policy() -> Policy {
     let mut policy = open_policy();
     policy.plaintext_login = false;
     policy.tls = Tls::Available;
+    policy
+}
+
+/// A plaintext listener that asks for STLS first, and whose peer is a proxy that is trusted.
+pub(crate) fn proxy_policy() -> Policy {
+    let mut policy = strict_policy();
+    policy.forwarding = true;
     policy
 }
 

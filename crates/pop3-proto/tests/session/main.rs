@@ -1,6 +1,7 @@
 //! The core driven as a listener would drive it, with a maildrop in memory.
 
 mod driver;
+mod forwarded;
 mod login;
 mod numbers;
 mod properties;

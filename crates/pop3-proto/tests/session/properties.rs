@@ -4,7 +4,7 @@ use pop3_proto::{ByteStuffer, MAX_LINE_OCTETS, MAX_SASL_LINE_OCTETS, TopLimit};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::driver::{Connection, logged_in, open_policy, strict_policy};
+use crate::driver::{Connection, logged_in, open_policy, proxy_policy, strict_policy};
 
 /// Octets a client might send: mostly commands, some of them odd.
 fn client_input() -> impl Strategy<Value = Vec<u8>> {
@@ -45,6 +45,8 @@ fn client_input_with(starts_tls: &'static str) -> impl Strategy<Value = Vec<u8>>
         "c2VjcmV0",
         "*",
         "=",
+        "XCLIENT ADDR=127.0.0.1 PORT=1 SESSION=x",
+        "XOIP ::1",
         "",
         " ",
         "GET / HTTP/1.0",
@@ -66,6 +68,7 @@ fn connections() -> impl Strategy<Value = fn() -> Connection> {
     prop_oneof![
         Just((|| Connection::new(open_policy())) as fn() -> Connection),
         Just((|| Connection::new(strict_policy())) as fn() -> Connection),
+        Just((|| Connection::new(proxy_policy())) as fn() -> Connection),
         Just(logged_in as fn() -> Connection),
     ]
 }

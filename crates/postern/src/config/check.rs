@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use maildrop::port::AUDIT_KEPT_DAYS_MIN;
 
-use super::{BlobKind, Config, ConfigError};
+use super::{BlobKind, Config, ConfigError, ProxyMode};
 
 impl Config {
     /// What no single key can tell.
@@ -40,6 +40,7 @@ impl Config {
         if self.blob.kind == BlobKind::S3 && self.blob.bucket.as_deref().unwrap_or("").is_empty() {
             return wrong("blob.bucket", "is missing, but blob.kind is \"s3\"");
         }
+        self.check_proxy()?;
         if self.node.roles.is_empty() {
             return wrong("node.roles", "must name at least one role");
         }
@@ -95,6 +96,27 @@ impl Config {
         }
         if !self.is_embedded() && self.keys.master_key.is_none() && self.keys.master_key_file.is_none() {
             return wrong("keys.master_key_file", "is missing: it is made by itself only for embedded data");
+        }
+        Ok(())
+    }
+
+    fn check_proxy(&self) -> Result<(), ConfigError> {
+        let believing = [
+            ("pop3.proxy_protocol", self.pop3.proxy_protocol == ProxyMode::Require),
+            ("pop3s.proxy_protocol", self.pop3s.proxy_protocol == ProxyMode::Require),
+            ("pop3.xclient", self.pop3.xclient),
+            ("lmtp.proxy_protocol", self.lmtp.proxy_protocol == ProxyMode::Require),
+        ];
+        if let Some((path, _)) = believing.into_iter().find(|(_, believes)| *believes)
+            && self.proxy.trusted_networks.is_empty()
+        {
+            return Err(ConfigError::new(
+                "proxy.trusted_networks",
+                format!("is missing, but {path} is given"),
+            ));
+        }
+        if self.proxy.header_timeout.is_zero() {
+            return Err(ConfigError::new("proxy.header_timeout", "must be longer than nothing"));
         }
         Ok(())
     }

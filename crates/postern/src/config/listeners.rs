@@ -1,13 +1,13 @@
 //! What listens, for whom, and how clients log in.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use admin_api::ApiLimits;
-use frontend::{ListenAddr, PlaintextAuth};
+use frontend::{ListenAddr, Network, PlaintextAuth};
 use maildrop::LoginMechanism;
 use serde::Deserialize;
 
-use super::types::{Secret, duration, list, mechanisms, plaintext_auth};
+use super::types::{Secret, duration, list, mechanisms, parsed, plaintext_auth};
 
 /// POP3 in the clear, with STLS where there is a certificate.
 #[derive(Debug, Clone, Deserialize)]
@@ -22,6 +22,12 @@ pub(crate) struct Pop3 {
     /// The ways to log in that are offered besides USER and PASS, POP3S included. Default: `PLAIN`, `LOGIN`.
     #[serde(deserialize_with = "mechanisms")]
     pub(crate) mechanisms: Vec<LoginMechanism>,
+    /// Whether connections over TCP begin with a PROXY header: `off`, `require`. Default: `off`.
+    #[serde(deserialize_with = "parsed")]
+    pub(crate) proxy_protocol: ProxyMode,
+    /// Whether trusted proxies may say for whom they log in, by XCLIENT or XOIP. Holds for POP3S, too.
+    /// Default: false.
+    pub(crate) xclient: bool,
     /// Longest silence before login. Default: 1 min.
     #[serde(deserialize_with = "duration")]
     pub(crate) login_timeout: Duration,
@@ -44,6 +50,8 @@ impl Default for Pop3 {
             listen: Vec::new(),
             plaintext_auth: defaults.plaintext_auth,
             mechanisms: defaults.mechanisms,
+            proxy_protocol: ProxyMode::default(),
+            xclient: false,
             login_timeout: defaults.login_timeout,
             idle_timeout: defaults.idle_timeout,
             write_timeout: defaults.write_timeout,
@@ -60,6 +68,9 @@ pub(crate) struct Pop3s {
     /// Addresses, `ip:port`. Default: none.
     #[serde(deserialize_with = "list")]
     pub(crate) listen: Vec<SocketAddr>,
+    /// Whether connections begin with a PROXY header: `off`, `require`. Default: `off`.
+    #[serde(deserialize_with = "parsed")]
+    pub(crate) proxy_protocol: ProxyMode,
 }
 
 /// LMTP.
@@ -69,6 +80,9 @@ pub(crate) struct Lmtp {
     /// Addresses, `ip:port` or `unix:/path`. Default: none. LMTP knows no login: listen where only MTAs reach.
     #[serde(deserialize_with = "list")]
     pub(crate) listen: Vec<ListenAddr>,
+    /// Whether connections over TCP begin with a PROXY header: `off`, `require`. Default: `off`.
+    #[serde(deserialize_with = "parsed")]
+    pub(crate) proxy_protocol: ProxyMode,
     /// The largest message taken, in octets. Default: 256 MiB; 4,000,000,000 at most.
     pub(crate) max_message_octets: u64,
     /// The most recipients of one transaction. Default: 1,000.
@@ -89,12 +103,53 @@ impl Default for Lmtp {
         let defaults = frontend::LmtpConfig::new("");
         Self {
             listen: Vec::new(),
+            proxy_protocol: ProxyMode::default(),
             max_message_octets: defaults.max_message_octets,
             max_recipients: defaults.max_recipients,
             idle_timeout: defaults.idle_timeout,
             write_timeout: defaults.write_timeout,
             connections_max: 1000,
         }
+    }
+}
+
+/// Whether a listener is behind proxies that say for whom they connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum ProxyMode {
+    /// It is not: connections begin as the protocol has it.
+    #[default]
+    Off,
+    /// It is, and whoever connects otherwise is closed.
+    Require,
+}
+
+impl FromStr for ProxyMode {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "off" => Ok(Self::Off),
+            "require" => Ok(Self::Require),
+            _ => Err("is none of \"off\" and \"require\""),
+        }
+    }
+}
+
+/// Proxies in front of the listeners.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Proxy {
+    /// Who is believed when it says for whom it speaks. Default: nobody.
+    #[serde(deserialize_with = "list")]
+    pub(crate) trusted_networks: Vec<Network>,
+    /// Longest time for a PROXY header to come. Default: 5 s: it is the first thing a proxy sends.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) header_timeout: Duration,
+}
+
+impl Default for Proxy {
+    fn default() -> Self {
+        Self { trusted_networks: Vec::new(), header_timeout: Duration::from_secs(5) }
     }
 }
 

@@ -35,6 +35,11 @@ fn errors_name_the_path() {
     check_error("[keys]\nmaster_key = \"a\"\nmaster_key_file = \"b\"", "keys.master_key");
     check_error("[lmtp]\nmax_message_octets = 4000000001", "lmtp.max_message_octets");
     check_error("[log]\nfilter = \"===\"", "log.filter");
+    check_error("[pop3]\nproxy_protocol = \"require\"", "proxy.trusted_networks");
+    check_error("[pop3]\nxclient = true", "proxy.trusted_networks");
+    check_error("[lmtp]\nproxy_protocol = \"maybe\"", "lmtp.proxy_protocol");
+    check_error("[proxy]\ntrusted_networks = [\"10.1.0.0/8\"]", "proxy.trusted_networks");
+    check_error("[proxy]\nheader_timeout = \"0s\"", "proxy.header_timeout");
     check_error("[telemetry]\notlp_endpoint = \"collector:4317\"", "telemetry.otlp_endpoint");
     check_error("[telemetry]\nsampling_ratio = 1.5", "telemetry.sampling_ratio");
     check_error("[metrics]\ntenant_series = 5", "metrics.tenant_series");
@@ -52,6 +57,8 @@ fn environment_overrides_the_file() {
             ("POSTERN__NODE__NAME", "b"),
             ("POSTERN__LMTP__LISTEN", "[\"unix:/run/x\"]"),
             ("POSTERN__LMTP__MAX_RECIPIENTS", "7"),
+            ("POSTERN__POP3S__PROXY_PROTOCOL", "require"),
+            ("POSTERN__PROXY__TRUSTED_NETWORKS", "10.0.0.0/8, 192.0.2.7"),
             ("POSTERN__NODE__DRAIN_TIMEOUT", "5s"),
             ("POSTERN__NODE__ROLES", "pop3, lmtp"),
             ("POSTERN__BLOB__BUCKET", "12345"),
@@ -63,6 +70,8 @@ fn environment_overrides_the_file() {
     assert_eq!(config.node.name.as_deref(), Some("b"));
     assert_eq!(config.lmtp.listen, [ListenAddr::Unix("/run/x".into())]);
     assert_eq!(config.lmtp.max_recipients, 7);
+    assert_eq!(config.pop3s.proxy_protocol, ProxyMode::Require);
+    assert_eq!(config.proxy.trusted_networks.len(), 2);
     assert_eq!(config.node.roles, [Role::Pop3, Role::Lmtp]);
     assert_eq!(config.blob.bucket.as_deref(), Some("12345"));
     assert_eq!(config.node.drain_timeout, Duration::from_secs(5));

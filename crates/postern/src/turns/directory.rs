@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use maildrop::{
     Actor, Address, Alias, AliasAddress, ApiKey, ApiKeyId, AppPassword, Certificate, CredentialId, Domain,
-    DomainName, Mailbox, MailboxId, NewMailbox, Tenant, TenantId, TenantName,
+    DomainName, Mailbox, MailboxId, NewCredential, NewMailbox, Tenant, TenantId, TenantName,
     port::{
         Account, Conflict, Directory, HostCertificate, IndexError, MailboxQuery, MailboxUpdate,
         ResolvedRecipient, TenantDeletion, TenantUpdate,
@@ -174,12 +174,12 @@ impl Directory for InTurn<dyn Directory> {
         &self,
         tenant: TenantId,
         address: &Address,
-        password_hash: &str,
+        credential: &NewCredential,
         actor: &Actor,
         at: OffsetDateTime,
     ) -> Result<bool, IndexError> {
         let _turn = self.turns.take(Some(tenant)).await?;
-        self.inner.set_password(tenant, address, password_hash, actor, at).await
+        self.inner.set_password(tenant, address, credential, actor, at).await
     }
 
     async fn rehash(
@@ -191,6 +191,17 @@ impl Directory for InTurn<dyn Directory> {
     ) -> Result<(), IndexError> {
         let _turn = self.turns.take(Some(tenant)).await?;
         self.inner.rehash(tenant, mailbox, old, new).await
+    }
+
+    async fn keep_verifiers(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        credential_version: i64,
+        sealed: &[u8],
+    ) -> Result<(), IndexError> {
+        let _turn = self.turns.take(Some(tenant)).await?;
+        self.inner.keep_verifiers(tenant, mailbox, credential_version, sealed).await
     }
 
     async fn delete_mailbox(
