@@ -130,7 +130,7 @@ impl Housekeeping {
             done("forgetting entries of the audit log", self.forget_audit().await)?;
         }
         done("deleting mailboxes", self.delete_mailboxes().await)?;
-        for deletion in self.directory.all_tenants_deletions(false, DELETIONS).await? {
+        for deletion in self.directory.all_tenants_deletions(DELETIONS).await? {
             done("deleting a tenant", self.delete_tenant(deletion).await)?;
         }
         Ok(expired)

@@ -12,6 +12,7 @@ use maildrop::{
     Role, State as TenantState, Tenant, TenantId, TenantName,
     port::{Conflict, IndexError, TenantDeletion, TenantUpdate},
 };
+use uuid::Uuid;
 
 use super::{
     CHANGE_ATTEMPTS,
@@ -29,8 +30,8 @@ use crate::{
     resources::{DeletionResource, ListQuery, NewTenant, Page, TenantPatch, TenantResource},
 };
 
-/// Deletions shown: those under way, and those of the last 30 days.
-const DELETIONS_MAX: u32 = 1000;
+/// Deletions among which one just asked for is looked for.
+const DELETIONS_LOOKED_AT: u32 = 100;
 
 /// List tenants by name.
 #[utoipa::path(get, path = "/v1/tenants", operation_id = "listTenants", tag = "tenants", params(ListQuery),
@@ -182,7 +183,7 @@ pub(super) async fn delete(
     if !to_the_end(deletion).await? {
         return Err(Problem::not_found("tenant"));
     }
-    let deletions = api.directory.all_tenants_deletions(true, DELETIONS_MAX).await?;
+    let deletions = api.directory.all_tenants_list_deletions(None, DELETIONS_LOOKED_AT).await?;
     let of_this = deletions.iter().find(|deletion| deletion.tenant == tenant.id);
     // Beyond so many others at once its beginning is all there is to say.
     let just_begun = TenantDeletion {
@@ -199,8 +200,16 @@ pub(super) async fn delete(
 
 /// List deletions of tenants under way, and those finished in the last 30 days, newest first.
 #[utoipa::path(get, path = "/v1/deletions", operation_id = "listDeletions", tag = "tenants",
-    responses((status = 200, description = "deletions", body = Page<DeletionResource>)))]
-pub(super) async fn deletions(State(api): State<Shared>) -> Result<Json<Page<DeletionResource>>, Problem> {
-    let rows = api.directory.all_tenants_deletions(true, DELETIONS_MAX).await?;
-    Ok(Json(Page { items: rows.iter().map(DeletionResource::from).collect(), next: None }))
+    params(ListQuery), responses((status = 200, description = "a page of deletions", body = Page<DeletionResource>)))]
+pub(super) async fn deletions(
+    State(api): State<Shared>,
+    Params(query): Params<ListQuery>,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let limit = query.limit()?;
+    let after = query.after.as_deref().map(Uuid::parse_str).transpose().map_err(bad_cursor)?;
+    let rows = api.directory.all_tenants_list_deletions(after.map(TenantId::from_uuid), limit + 1).await?;
+    let page =
+        Page::<DeletionResource>::new(rows, limit, |deletion: &TenantDeletion| deletion.tenant.to_string());
+    Ok(listed(page, &uri, "after"))
 }

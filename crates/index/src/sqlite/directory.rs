@@ -91,12 +91,16 @@ impl Directory for Sqlite {
         self.finish_tenant_deletion(tenant, at).await
     }
 
-    async fn all_tenants_deletions(
+    async fn all_tenants_deletions(&self, limit: u32) -> Result<Vec<TenantDeletion>, IndexError> {
+        self.all_tenants_deletions(limit).await
+    }
+
+    async fn all_tenants_list_deletions(
         &self,
-        finished: bool,
+        after: Option<TenantId>,
         limit: u32,
     ) -> Result<Vec<TenantDeletion>, IndexError> {
-        self.all_tenants_deletions(finished, limit).await
+        self.all_tenants_list_deletions(after, limit).await
     }
 
     async fn all_tenants_forget_deletions(

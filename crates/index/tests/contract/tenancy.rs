@@ -545,11 +545,34 @@ pub(crate) async fn a_tenants_deletion_begins_with_its_key(backend: &Backend) {
         }
     };
     assert!(calls >= 5 && done.objects_deleted == 2 * calls, "{done:?}");
-    let under_way = store.directory.all_tenants_deletions(false, 10).await.unwrap();
+    let under_way = store.directory.all_tenants_deletions(10).await.unwrap();
     assert_eq!((under_way.len(), under_way[0].tenant, under_way[0].finished_at), (1, one, None));
     let now = time::OffsetDateTime::now_utc();
     store.directory.finish_tenant_deletion(one, now).await.unwrap();
-    assert!(store.directory.all_tenants_deletions(true, 10).await.unwrap()[0].finished_at.is_some());
+    assert!(store.directory.all_tenants_deletions(10).await.unwrap().is_empty());
+    assert!(store.directory.all_tenants_list_deletions(None, 10).await.unwrap()[0].finished_at.is_some());
+    // The list goes on where a page ended: newest first.
+    let mut begun = vec![one];
+    for i in 0..3 {
+        let more = tenant(store, &format!("more{i}")).await;
+        let at = AT + time::Duration::minutes(i + 1);
+        assert!(store.directory.begin_tenant_deletion(more, &actor(), at).await.unwrap());
+        begun.insert(0, more);
+    }
+    let mut listed = Vec::new();
+    loop {
+        let after = listed.last().copied();
+        let page = store.directory.all_tenants_list_deletions(after, 3).await.unwrap();
+        listed.extend(page.iter().map(|deletion| deletion.tenant));
+        if page.len() < 3 {
+            break;
+        }
+    }
+    assert_eq!(listed, begun);
+    for more in &begun[..3] {
+        while store.directory.continue_tenant_deletion(*more, 100, 0).await.unwrap().unwrap().rows_left {}
+        store.directory.finish_tenant_deletion(*more, now).await.unwrap();
+    }
     assert!(store.directory.continue_tenant_deletion(one, 10, 0).await.unwrap().is_none());
     for table in ["tenants", "domains", "mailboxes", "messages", "packs"] {
         let sql = format!("SELECT count(*) FROM {table}");

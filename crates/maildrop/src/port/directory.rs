@@ -74,11 +74,14 @@ pub trait Directory: Send + Sync + std::fmt::Debug {
     /// Ends the deletion of a tenant that has no rows and no objects any more: its name is free.
     async fn finish_tenant_deletion(&self, tenant: TenantId, at: OffsetDateTime) -> Result<(), IndexError>;
 
-    /// Up to `limit` deletions: those under way, oldest first; or with `finished` those finished in the last 30
-    /// days as well, newest first.
-    async fn all_tenants_deletions(
+    /// Up to `limit` deletions that are under way, oldest first.
+    async fn all_tenants_deletions(&self, limit: u32) -> Result<Vec<TenantDeletion>, IndexError>;
+
+    /// Up to `limit` deletions under way, or finished in the last 30 days, newest first; those begun before that of
+    /// `after`.
+    async fn all_tenants_list_deletions(
         &self,
-        finished: bool,
+        after: Option<TenantId>,
         limit: u32,
     ) -> Result<Vec<TenantDeletion>, IndexError>;
 

@@ -96,7 +96,7 @@ impl TenantCommand {
                 let deletion = client.delete(&["tenants", &name]).await?.context("the answer is empty")?;
                 Some(if no_wait { deletion } else { gone(client, deletion).await? })
             }
-            Self::Deletions => items(client.get(&["deletions"]).await?),
+            Self::Deletions => client.list(&["deletions"], Vec::new()).await?,
         };
         Ok(answer.into())
     }
@@ -139,7 +139,7 @@ async fn gone(client: &Client, mut deletion: Value) -> anyhow::Result<Value> {
         ));
         bar.tick();
         tokio::time::sleep(DELETION_POLL).await;
-        let deletions = items(client.get(&["deletions"]).await?).unwrap_or_default();
+        let deletions = client.list(&["deletions"], Vec::new()).await?.unwrap_or_default();
         let of_this =
             deletions.as_array().and_then(|all| all.iter().find(|one| one.get("tenant_id") == id.as_ref()));
         deletion = of_this.cloned().context("the deletion is not listed any more")?;

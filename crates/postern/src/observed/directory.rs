@@ -99,12 +99,16 @@ impl Directory for ObservedDirectory {
         self.observer.observe("finish_tenant_deletion", work).await
     }
 
-    async fn all_tenants_deletions(
+    async fn all_tenants_deletions(&self, limit: u32) -> Result<Vec<TenantDeletion>, IndexError> {
+        self.observer.observe("deletions", self.directory.all_tenants_deletions(limit)).await
+    }
+
+    async fn all_tenants_list_deletions(
         &self,
-        finished: bool,
+        after: Option<TenantId>,
         limit: u32,
     ) -> Result<Vec<TenantDeletion>, IndexError> {
-        self.observer.observe("deletions", self.directory.all_tenants_deletions(finished, limit)).await
+        self.observer.observe("list_deletions", self.directory.all_tenants_list_deletions(after, limit)).await
     }
 
     async fn all_tenants_forget_deletions(

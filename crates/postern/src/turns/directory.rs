@@ -80,12 +80,16 @@ impl Directory for InTurn<dyn Directory> {
         self.inner.finish_tenant_deletion(tenant, at).await
     }
 
-    async fn all_tenants_deletions(
+    async fn all_tenants_deletions(&self, limit: u32) -> Result<Vec<TenantDeletion>, IndexError> {
+        self.inner.all_tenants_deletions(limit).await
+    }
+
+    async fn all_tenants_list_deletions(
         &self,
-        finished: bool,
+        after: Option<TenantId>,
         limit: u32,
     ) -> Result<Vec<TenantDeletion>, IndexError> {
-        self.inner.all_tenants_deletions(finished, limit).await
+        self.inner.all_tenants_list_deletions(after, limit).await
     }
 
     async fn all_tenants_forget_deletions(

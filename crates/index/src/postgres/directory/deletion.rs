@@ -209,9 +209,23 @@ impl Postgres {
         .await
     }
 
-    pub(super) async fn all_tenants_deletions(
+    pub(super) async fn all_tenants_deletions(&self, limit: u32) -> Result<Vec<TenantDeletion>, IndexError> {
+        let rows: Vec<DeletionRow> = self
+            .repeatable(|| {
+                sqlx::query_as(
+                    "SELECT tenant_id, name, rows_deleted, rows_left, objects_deleted, begun_at, finished_at
+                       FROM tenant_deletions WHERE finished_at IS NULL ORDER BY begun_at LIMIT $1",
+                )
+                .bind(i64::from(limit))
+                .fetch_all(&self.pool)
+            })
+            .await?;
+        rows.into_iter().map(TryInto::try_into).collect()
+    }
+
+    pub(super) async fn all_tenants_list_deletions(
         &self,
-        finished: bool,
+        after: Option<TenantId>,
         limit: u32,
     ) -> Result<Vec<TenantDeletion>, IndexError> {
         let rows: Vec<DeletionRow> = self
@@ -219,12 +233,13 @@ impl Postgres {
                 sqlx::query_as(
                     "SELECT tenant_id, name, rows_deleted, rows_left, objects_deleted, begun_at, finished_at
                        FROM tenant_deletions
-                      WHERE finished_at IS NULL OR ($2 AND finished_at > now() - interval '30 days')
-                      ORDER BY CASE WHEN $2 THEN -extract(epoch FROM begun_at) ELSE extract(epoch FROM begun_at) END
-                      LIMIT $1",
+                      WHERE (finished_at IS NULL OR finished_at > now() - interval '30 days')
+                        AND ($2::uuid IS NULL OR (begun_at, tenant_id)
+                             < (SELECT d.begun_at, d.tenant_id FROM tenant_deletions d WHERE d.tenant_id = $2))
+                      ORDER BY begun_at DESC, tenant_id DESC LIMIT $1",
                 )
                 .bind(i64::from(limit))
-                .bind(finished)
+                .bind(after.map(|tenant| tenant.as_uuid()))
                 .fetch_all(&self.pool)
             })
             .await?;

@@ -173,19 +173,34 @@ impl Sqlite {
         run.await.map_err(index_error)
     }
 
-    pub(super) async fn all_tenants_deletions(
+    pub(super) async fn all_tenants_deletions(&self, limit: u32) -> Result<Vec<TenantDeletion>, IndexError> {
+        let rows: Vec<DeletionRow> = sqlx::query_as(
+            "SELECT tenant_id, name, rows_deleted, rows_left, objects_deleted, begun_at, finished_at
+               FROM tenant_deletions WHERE finished_at IS NULL ORDER BY begun_at LIMIT ?",
+        )
+        .bind(i64::from(limit))
+        .fetch_all(&self.reader)
+        .await
+        .map_err(index_error)?;
+        rows.into_iter().map(TryInto::try_into).collect()
+    }
+
+    pub(super) async fn all_tenants_list_deletions(
         &self,
-        finished: bool,
+        after: Option<TenantId>,
         limit: u32,
     ) -> Result<Vec<TenantDeletion>, IndexError> {
         let rows: Vec<DeletionRow> = sqlx::query_as(
             "SELECT tenant_id, name, rows_deleted, rows_left, objects_deleted, begun_at, finished_at
-               FROM tenant_deletions WHERE finished_at IS NULL OR (?3 AND finished_at > ?1)
-              ORDER BY CASE WHEN ?3 THEN -begun_at ELSE begun_at END LIMIT ?2",
+               FROM tenant_deletions
+              WHERE (finished_at IS NULL OR finished_at > ?1)
+                AND (?3 IS NULL OR (begun_at, tenant_id)
+                     < (SELECT d.begun_at, d.tenant_id FROM tenant_deletions d WHERE d.tenant_id = ?3))
+              ORDER BY begun_at DESC, tenant_id DESC LIMIT ?2",
         )
         .bind(micros(OffsetDateTime::now_utc() - time::Duration::days(30)))
         .bind(i64::from(limit))
-        .bind(finished)
+        .bind(after.map(|tenant| tenant.as_uuid()))
         .fetch_all(&self.reader)
         .await
         .map_err(index_error)?;
