@@ -79,10 +79,11 @@ BEGIN
     RETURN NULL;
 END
 $$;
--- What is there already. The lock keeps it still until the triggers are there.
+-- What is there already: it is bounded when the next message is deleted there, not at once. The lock keeps it still until
+-- the triggers are there.
 LOCK TABLE deleted_messages IN SHARE ROW EXCLUSIVE MODE;
 INSERT INTO kept_usage (tenant_id, mailbox_id, messages, octets, grown)
-SELECT tenant_id, mailbox_id, count(*), sum(octets), true FROM deleted_messages GROUP BY 1, 2;
+SELECT tenant_id, mailbox_id, count(*), sum(octets), false FROM deleted_messages GROUP BY 1, 2;
 CREATE TRIGGER deleted_messages_inserted AFTER INSERT ON deleted_messages
     REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION deleted_messages_counted();
 CREATE TRIGGER deleted_messages_deleted AFTER DELETE ON deleted_messages

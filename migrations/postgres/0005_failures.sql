@@ -9,7 +9,7 @@ CREATE UNLOGGED TABLE login_failures (
     score double precision NOT NULL,    -- as of `at`; halves with time
     at    timestamptz NOT NULL
 );
-CREATE INDEX login_failures_by_time ON login_failures (at);
+CREATE INDEX login_failures_by_time ON login_failures (at, key);
 
 -- Keys are hashes of login name and source, under a key that is not in the database.
 CREATE TABLE login_sources (

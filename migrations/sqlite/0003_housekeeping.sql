@@ -36,7 +36,7 @@ CREATE TABLE kept_usage (
 CREATE INDEX kept_usage_grown ON kept_usage (tenant_id, mailbox_id) WHERE grown;
 CREATE INDEX deleted_messages_by_age ON deleted_messages (tenant_id, mailbox_id, keep_until, uid);
 INSERT INTO kept_usage (tenant_id, mailbox_id, messages, octets, grown)
-SELECT tenant_id, mailbox_id, count(*), sum(octets), 1 FROM deleted_messages GROUP BY tenant_id, mailbox_id;
+SELECT tenant_id, mailbox_id, count(*), sum(octets), 0 FROM deleted_messages GROUP BY tenant_id, mailbox_id;
 CREATE TRIGGER deleted_messages_inserted AFTER INSERT ON deleted_messages BEGIN
     INSERT INTO kept_usage (tenant_id, mailbox_id, messages, octets, grown)
     VALUES (new.tenant_id, new.mailbox_id, 1, new.octets, 1)

@@ -28,7 +28,9 @@ fn guessers_wait_on_every_node_and_owners_do_not() {
     for (user, delays) in [(a.as_str(), [200, 400, 800]), ("nobody@one.test", [1600, 2000, 2000])] {
         for delay in delays {
             let took = guess(&one, user);
-            assert!((ms(delay)..ms(delay + 700)).contains(&took), "{user}: {took:?}, not {delay} ms");
+            // While it waits, what failed before is worth a little less.
+            let expected = ms(delay * 9 / 10)..ms(delay + 700);
+            assert!(expected.contains(&took), "{user}: {took:?}, not {delay} ms");
         }
     }
     // The right password has its answer at once, in the middle of all that.
@@ -39,8 +41,10 @@ fn guessers_wait_on_every_node_and_owners_do_not() {
     std::thread::sleep(Duration::from_secs(5));
     let took = guess(&two, "nobody@one.test");
     assert!((ms(1500)..ms(2700)).contains(&took), "{took:?}");
-    let took = guess(&two, &a);
-    assert!(took < ms(200), "a known source may err: {took:?}");
+    for _ in 0..2 {
+        let took = guess(&two, &a);
+        assert!((ms(200)..ms(400)).contains(&took), "a known source waits for its own mistakes: {took:?}");
+    }
     let (_, metrics) = one.http().get("/metrics");
     let delayed = |by: &str| {
         let series = format!("pop3_login_delays_total{{by=\"{by}\"}} ");

@@ -272,7 +272,7 @@ impl Authenticator {
             return tracing::debug!(%tenant, %mailbox, "too many passwords wait to be hashed");
         };
         let kept = async {
-            let sealed = self.sealed.seal(tenant, &verifiers).await?;
+            let sealed = self.sealed.seal(tenant, mailbox, &verifiers).await?;
             let kept = self.directory.keep_verifiers(tenant, mailbox, account.credential_version, &sealed);
             kept.await.map_err(|error| AuthError::Unavailable(Some(error)))
         };

@@ -1,7 +1,7 @@
 //! Failed logins make the next answer wait: what guessing costs, and who pays for it.
 //!
 //! ```text
-//!   refused ── known good source of this account? ── yes: a few mistakes are free, then by themselves
+//!   refused ── known good source of this account? ── yes: by its own mistakes, the first few mildly
 //!      └─ no: the longer of what the account and the source have ── delay before the answer
 //!   share: what this node counted ──► index ◄── what others counted        (every few seconds)
 //! ```
@@ -16,11 +16,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use maildrop::{
-    Address,
-    port::{Clock as _, FailureChange, FailureKey, FailureScore, Failures, SystemClock},
-};
+use maildrop::port::{Clock as _, FailureChange, FailureKey, FailureScore, Failures, SystemClock};
 use time::OffsetDateTime;
+use tokio::sync::Semaphore;
+
+use crate::sasl::canonical;
 
 /// How answers wait.
 #[derive(Clone, Copy, Debug)]
@@ -44,8 +44,10 @@ const HALF_LIFE: Duration = Duration::from_mins(10);
 const FORGOTTEN: Duration = Duration::from_hours(2);
 /// What fails in a network of somebody (IPv6 /48) counts so much against all of it.
 const NETWORK_SHARE: f64 = 0.25;
-/// Mistakes that are free to a source that the account is known to be logged in to from.
-const FREE_MISTAKES: f64 = 3.0;
+/// Mistakes that do not add to the wait of a source that the account is known to be logged in to from.
+const MILD_MISTAKES: f64 = 2.0;
+/// Questions at once whether a source is known: who guesses much must not be in the way of others' statements.
+const ASKED_MAX: usize = 4;
 /// How long a source is known to be good after its last good login.
 const KNOWN_FOR: Duration = Duration::from_hours(24 * 60);
 /// It is noted again after so long.
@@ -71,6 +73,7 @@ struct Inner {
     /// Whether a source is known to be good, as of when it was last asked or noted.
     known: moka::sync::Cache<FailureKey, bool>,
     changes: Mutex<Changes>,
+    asking: Semaphore,
 }
 
 struct Key([u8; 32]);
@@ -124,7 +127,8 @@ impl Penalties {
         let changes =
             Changes { failures: HashMap::new(), sources: Vec::new(), since: OffsetDateTime::UNIX_EPOCH };
         let changes = Mutex::new(changes);
-        Self { inner: Arc::new(Inner { config, failures, key: Key(key), scores, known, changes }) }
+        let asking = Semaphore::new(ASKED_MAX);
+        Self { inner: Arc::new(Inner { config, failures, key: Key(key), scores, known, changes, asking }) }
     }
 
     /// Counts a login that was refused, and says how long its answer is to wait. `source` is none where the client is
@@ -141,8 +145,9 @@ impl Penalties {
         };
         let pair = inner.pair(login, source);
         if inner.is_known(pair).await {
-            let delay = inner.delay(inner.count(pair, 1.0) - FREE_MISTAKES);
-            return Penalty { delay, by: if delay.is_zero() { "none" } else { "account" } };
+            // Never less than for a stranger's first: it must not tell who shares an address with whom.
+            let delay = inner.delay((inner.count(pair, 1.0) - MILD_MISTAKES).max(1.0));
+            return Penalty { delay, by: "account" };
         }
         let of_account = inner.count(account, 1.0);
         let of_narrow = inner.count(inner.source(network(source)), 1.0);
@@ -269,6 +274,8 @@ impl Inner {
         if let Some(known) = self.known.get(&pair) {
             return known;
         }
+        // Asked too much, it is nobody's: the answer waits longer, and that is all.
+        let Ok(_asking) = self.asking.try_acquire() else { return false };
         match self.failures.is_known_source(pair, SystemClock.now() - KNOWN_FOR).await {
             Ok(known) => {
                 self.known.insert(pair, known);
@@ -280,9 +287,7 @@ impl Inner {
     }
 
     fn account(&self, login: &str) -> FailureKey {
-        // As logins are looked up: `A@b.test` is `a@b.test`.
-        let name = Address::try_from(login).map_or_else(|_| login.to_owned(), |address| address.to_string());
-        self.name(b'a', name.as_bytes(), &[])
+        self.name(b'a', canonical(login).as_bytes(), &[])
     }
 
     fn source(&self, network: Network) -> FailureKey {
@@ -417,6 +422,7 @@ mod tests {
         about(node.refused("b@one.test", guesser).await, 10.0, "source");
         // And the account, for anybody it does not know.
         about(node.refused("A@One.test", ip("198.51.100.1")).await, 10.0, "account");
+        about(node.refused("a\u{ad}@one.test", ip("198.51.100.2")).await, 10.0, "account");
         // Its owner comes in, and was never asked to wait for that; guessing begins anew for others.
         node.accepted("a@one.test", ip("203.0.113.1"));
         about(node.refused("a@one.test", ip("198.51.100.7")).await, 1.0, "account");
@@ -424,22 +430,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_known_source_may_err_a_few_times() {
+    async fn a_known_source_waits_for_its_own_mistakes() {
         let node = node(&Arc::default());
         let home = ip("203.0.113.1");
         for _ in 0..8 {
             node.refused("a@one.test", ip("192.0.2.1")).await;
         }
         node.accepted("a@one.test", home);
-        for seconds in [0.0, 0.0, 0.0, 1.0, 2.0] {
-            about(
-                node.refused("a@one.test", home).await,
-                seconds,
-                if seconds > 0.0 { "account" } else { "none" },
-            );
+        for seconds in [1.0, 1.0, 1.0, 2.0, 4.0] {
+            about(node.refused("a@one.test", home).await, seconds, "account");
         }
         node.accepted("a@one.test", home);
-        about(node.refused("a@one.test", home).await, 0.0, "none");
+        about(node.refused("a@one.test", home).await, 1.0, "account");
         // It is known for that account alone.
         about(node.refused("b@one.test", home).await, 1.0, "account");
     }
@@ -477,7 +479,9 @@ mod tests {
         one.accepted("a@one.test", home);
         one.share().await;
         two.share().await;
-        about(two.refused("a@one.test", home).await, 0.0, "none");
+        for _ in 0..3 {
+            about(two.refused("a@one.test", home).await, 1.0, "account");
+        }
         // What was forgiven is what failed before; what failed at the other one meanwhile still counts.
         about(two.refused("a@one.test", ip("198.51.100.1")).await, 2.0, "account");
         // What could not be shared is shared later.

@@ -252,6 +252,12 @@ fn bad() -> AuthError {
     AuthError::BadCredentials { tenant: None }
 }
 
+/// A name as accounts are looked up by it: what is the same account is the same text.
+pub(crate) fn canonical(name: &str) -> String {
+    let name = prepared(name);
+    Address::try_from(&*name).map_or_else(|_| name.to_string(), |address| address.to_string())
+}
+
 /// A name as SASL compares them: SASLprep where it takes it (RFC 4013), else as it is.
 pub(crate) fn prepared(name: &str) -> Cow<'_, str> {
     stringprep::saslprep(name).unwrap_or(Cow::Borrowed(name))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use maildrop::{
-    TenantCache, TenantId,
+    MailboxId, TenantCache, TenantId,
     port::{Account, BlobError, BlobStore, IndexError},
 };
 
@@ -42,7 +42,8 @@ impl Sealed {
         let Some(sealed) = &account.verifiers else { return Ok(None) };
         let tenant = account.tenant;
         let Some(found) = self.tenants.get(tenant).await.map_err(unavailable)? else { return Ok(None) };
-        let opened = self.blob.open_secret(tenant, &found.key, Verifiers::PURPOSE, sealed).await;
+        let opened =
+            self.blob.open_secret(tenant, &found.key, &Verifiers::purpose(account.mailbox), sealed).await;
         match opened.map(zeroize::Zeroizing::new) {
             Ok(octets) => Ok(Verifiers::from_octets(&octets)),
             Err(error) if error.is_retryable() => Err(in_vain(&error)),
@@ -53,11 +54,16 @@ impl Sealed {
         }
     }
 
-    pub(crate) async fn seal(&self, tenant: TenantId, verifiers: &Verifiers) -> Result<Vec<u8>, AuthError> {
+    pub(crate) async fn seal(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        verifiers: &Verifiers,
+    ) -> Result<Vec<u8>, AuthError> {
         let found = self.tenants.get(tenant).await.map_err(unavailable)?;
         let found = found.ok_or(AuthError::BadCredentials { tenant: Some(tenant) })?;
         let octets = verifiers.to_octets();
-        let sealed = self.blob.seal_secret(tenant, &found.key, Verifiers::PURPOSE, &octets).await;
+        let sealed = self.blob.seal_secret(tenant, &found.key, &Verifiers::purpose(mailbox), &octets).await;
         sealed.map_err(|error| in_vain(&error))
     }
 

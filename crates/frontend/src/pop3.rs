@@ -35,6 +35,9 @@ use crate::{
 /// A connection that has not logged in ends after this many login timeouts, silent or not.
 const LOGIN_TIMEOUTS: u32 = 5;
 
+/// The longest line of an exchange without OAuth tokens: names, passwords, nonces and channel bindings in base64.
+const TOKEN_LINE_OCTETS: usize = 4096;
+
 /// Whether USER and PASS are taken without TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PlaintextAuth {
@@ -224,7 +227,7 @@ impl Pop3Service {
             seat,
             listener,
             wire,
-            lines: lines_before_login(),
+            lines: self.lines(),
             apop,
             login_deadline: Instant::now() + self.config.login_timeout * LOGIN_TIMEOUTS,
             tally: Tally::default(),
@@ -236,9 +239,22 @@ impl Pop3Service {
     fn takes_plaintext_from(&self, client: &Client) -> bool {
         match self.config.plaintext_auth {
             PlaintextAuth::Never => false,
-            PlaintextAuth::Loopback => client.is_local(),
+            PlaintextAuth::Loopback => client.is_all_local(),
             PlaintextAuth::Always => true,
         }
+    }
+
+    /// Lines of a client that has not logged in, of which those of AUTH may have a token behind them.
+    fn lines(&self) -> LineBuffer {
+        let mut lines = LineBuffer::default();
+        lines.set_max_auth_octets(self.token_line_octets());
+        lines
+    }
+
+    /// The longest line of an exchange: as long as any mechanism on offer needs, for each stranger may fill one.
+    fn token_line_octets(&self) -> usize {
+        let bearer = self.offers(LoginMechanism::OauthBearer) || self.offers(LoginMechanism::Xoauth2);
+        if bearer { MAX_SASL_LINE_OCTETS } else { TOKEN_LINE_OCTETS }
     }
 
     fn wire(&self, stream: Stream, drain: DrainHandle) -> Wire {
@@ -262,13 +278,6 @@ impl Pop3Service {
     fn ended(&self, reason: &'static str) {
         self.metrics.pop3.sessions_ended.with_label_values(&[reason]).inc();
     }
-}
-
-/// Lines of a client that has not logged in.
-fn lines_before_login() -> LineBuffer {
-    let mut lines = LineBuffer::default();
-    lines.set_max_auth_octets(MAX_SASL_LINE_OCTETS);
-    lines
 }
 
 /// The word in the metrics for how a connection is encrypted: `version` is that of its own TLS.

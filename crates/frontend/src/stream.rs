@@ -117,8 +117,13 @@ impl Client {
         self.proxied.as_ref().map_or(self.peer, |proxied| proxied.hop)
     }
 
-    /// Whether it is on this machine. That its proxy is says nothing.
-    pub(crate) fn is_local(&self) -> bool {
+    /// Whether nothing it says leaves this machine: it is on it, and so is its proxy.
+    pub(crate) fn is_all_local(&self) -> bool {
+        self.hop().is_local() && self.is_local()
+    }
+
+    /// Whether it is on this machine, or on its proxy's. That its proxy is says nothing.
+    fn is_local(&self) -> bool {
         self.proxied.as_ref().is_none_or(|proxied| proxied.known) && self.peer.is_local()
     }
 

@@ -187,7 +187,7 @@ impl Shared {
 
     /// Whether the tenant is not ahead of the pace.
     fn paces(&self, tenant: TenantId) -> bool {
-        self.pace.as_ref().is_none_or(|(pace, _)| pace.lets(tenant))
+        self.pace.as_ref().is_none_or(|(pace, gate)| pace.lets(*gate, tenant))
     }
 
     /// Takes `tenant`'s permit back, and gives what is free to those who come next.
@@ -213,8 +213,8 @@ impl Shared {
             if let Err(mut permit) = waiter.send(FairPermit::new(self, tenant)) {
                 // It has just gone away: the permit is still to be given back.
                 permit.shared = None;
-                if let Some((pace, _)) = &self.pace {
-                    pace.cancel(tenant, permit.charged);
+                if let Some((pace, gate)) = &self.pace {
+                    pace.cancel(*gate, tenant, permit.charged);
                 }
                 waiters.extend(self.lock().release(tenant, self));
             }

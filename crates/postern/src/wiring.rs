@@ -72,8 +72,8 @@ pub(crate) struct Parts {
     pub(crate) maildrops: Maildrops,
     pub(crate) deliveries: Deliveries,
     pub(crate) tenancy: Tenancy,
-    /// Paces tenants for as long as it is kept.
-    _pacer: Pacer,
+    /// Pace tenants for as long as they are kept.
+    _pacers: [Pacer; 2],
 }
 
 impl Parts {
@@ -110,7 +110,8 @@ impl Parts {
         let tenants = TenantCache::new(Arc::clone(&store.directory));
         let node = NodeId::generate();
         let (releaser, _) = Releaser::start(Arc::clone(&store.index));
-        let pace = Pace::default();
+        // What CPUs, a database and an object store do at once without getting slower.
+        let pace = Pace::new(cores());
         let defaults = HasherConfig::default();
         let hasher = Hasher::new(HasherConfig {
             concurrent_max: config.auth.hashes_max.unwrap_or(defaults.concurrent_max),
@@ -124,8 +125,11 @@ impl Parts {
         // What waits for the object store must not stand in the way of what does not (P7), and what is looked up
         // is nobody's yet.
         let gate = || FairGate::new(work, WAITING_MAX).paced_by(&pace);
-        let (asking, reading, storing) = (gate(), gate(), gate());
-        let pacer = Pacer::start(pace.clone());
+        let (reading, storing) = (gate(), gate());
+        // Whoever asks for names that nobody has is a tenant more with each: by itself, so that it is no other work's.
+        let of_names = Pace::new(cores());
+        let asking = FairGate::new(work, WAITING_MAX).paced_by(&of_names);
+        let pacers = [&pace, &of_names].map(|pace| Pacer::start(pace.clone()));
         queues(&registry, &releaser, &hasher, [&turns, &asking, &reading, &storing], &pace)?;
         let penalties =
             PenaltyConfig { first: config.auth.failure_delay, max: config.auth.failure_delay_max };
@@ -166,7 +170,7 @@ impl Parts {
                 storing,
             ),
             tenancy,
-            _pacer: pacer,
+            _pacers: pacers,
             store,
             managed,
             blob,
@@ -230,13 +234,10 @@ fn queues(
     observed::gauge(registry, "postern_work_running", "work under way for tenants", move || {
         of_running.iter().map(|gate| gate.stats().in_use as f64).sum()
     })?;
-    let of_pace = pace.clone();
-    observed::gauge(
-        registry,
-        "postern_work_pace",
-        "seconds of work a second that a tenant may have while the node is strained; 0 for no bound",
-        move || of_pace.current().unwrap_or(0.0),
-    )?;
+    let pace = pace.clone();
+    let help =
+        "seconds of work a second that a tenant may have while the work of all is slow; 0 for no bound";
+    observed::gauge(registry, "postern_work_pace", help, move || pace.current().unwrap_or(0.0))?;
     let pending = releaser.pending();
     observed::gauge(
         registry,

@@ -102,10 +102,10 @@ pub(super) async fn new_mailbox(
     let address = Address::try_from(body.address.as_str());
     let address = address.map_err(|error| Problem::invalid("address", error))?;
     let settings = body.settings()?;
-    let policy = settings.policy.or(&tenant.settings.policy);
-    let credential = credential_of(api, tenant, &policy, body.password, body.password_hash).await?;
+    let (id, policy) = (MailboxId::generate(), settings.policy.or(&tenant.settings.policy));
+    let credential = credential_of(api, tenant, id, &policy, body.password, body.password_hash).await?;
     let suspended = body.suspended.unwrap_or(false);
-    Ok(NewMailbox { id: MailboxId::generate(), address, credential, suspended, settings })
+    Ok(NewMailbox { id, address, credential, suspended, settings })
 }
 
 /// Show a mailbox.
@@ -245,7 +245,8 @@ pub(super) async fn set_password(
     // Nothing is hashed for a mailbox that is not there.
     let mailbox = api.mailbox(&tenant, &address).await?;
     let policy = mailbox.settings.policy.or(&tenant.settings.policy);
-    let credential = credential_of(&api, &tenant, &policy, body.password, body.password_hash).await?;
+    let credential =
+        credential_of(&api, &tenant, mailbox.id, &policy, body.password, body.password_hash).await?;
     let credential =
         credential.ok_or_else(|| Problem::invalid("password", "a password, or a hash, must be given"))?;
     if api.directory.set_password(tenant.id, &mailbox.address, &credential, &actor, api.now()).await? {

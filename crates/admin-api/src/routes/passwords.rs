@@ -7,7 +7,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse as _, Response},
 };
-use maildrop::{AppPassword, CredentialId, NewCredential, Policy, Tenant, TenantId};
+use maildrop::{AppPassword, CredentialId, MailboxId, NewCredential, Policy, Tenant, TenantId};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{
@@ -102,11 +102,12 @@ pub(super) async fn delete(
     }
 }
 
-/// A password as it is to be kept under `policy` (the mailbox's over its tenant's), or the hash that was brought along;
+/// The mailbox's password as it is to be kept under `policy` (the mailbox's over its tenant's), or the hash that was brought along;
 /// none where neither was.
 pub(super) async fn credential_of(
     api: &Api,
     tenant: &Tenant,
+    mailbox: MailboxId,
     policy: &Policy,
     password: Option<SecretString>,
     brought: Option<SecretString>,
@@ -119,7 +120,7 @@ pub(super) async fn credential_of(
         (Some(password), None) => {
             let password = checked_password(password.expose_secret())?;
             let hash = hash(api, tenant.id, password.clone()).await?;
-            let verifiers = verifiers(api, tenant, Wanted::by(policy), password).await?;
+            let verifiers = verifiers(api, tenant, mailbox, Wanted::by(policy), password).await?;
             Ok(Some(NewCredential { hash, verifiers }))
         }
         (None, Some(brought)) => checked(brought.expose_secret()).map(|hash| Some(hash.into())),
@@ -130,6 +131,7 @@ pub(super) async fn credential_of(
 async fn verifiers(
     api: &Api,
     tenant: &Tenant,
+    mailbox: MailboxId,
     wanted: Wanted,
     password: Password,
 ) -> Result<Option<Vec<u8>>, Problem> {
@@ -138,7 +140,7 @@ async fn verifiers(
     }
     let derived = api.hasher.verifiers_for(tenant.id, wanted, password).await;
     let octets = derived.ok_or_else(|| Problem::unavailable(true))?.to_octets();
-    let sealed = api.blob.seal_secret(tenant.id, &tenant.key, Verifiers::PURPOSE, &octets).await?;
+    let sealed = api.blob.seal_secret(tenant.id, &tenant.key, &Verifiers::purpose(mailbox), &octets).await?;
     Ok(Some(sealed))
 }
 

@@ -3,7 +3,7 @@
 use super::Malformed;
 
 /// The longest name taken: a mail address is no longer (RFC 5321 §4.5.3.1).
-const LOGIN_MAX: usize = 320;
+pub(crate) const LOGIN_MAX: usize = 320;
 
 /// The message of PLAIN.
 #[derive(PartialEq, Eq)]

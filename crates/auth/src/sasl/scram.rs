@@ -14,13 +14,15 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{ChannelBindings, Malformed};
+use super::{ChannelBindings, Malformed, canonical, plain::LOGIN_MAX};
 
 /// Iterations of what is derived here. RFC 7677 §4 asks for 4096 at least; a client computes as many on each login.
 const ITERATIONS: NonZeroU32 = NonZeroU32::new(10_000).expect("is not zero");
 const SALT_OCTETS: usize = 16;
 /// The longest client nonce: nobody needs more than some 40 characters.
 const NONCE_MAX: usize = 256;
+/// The longest first message: names, escaped, and a nonce.
+const FIRST_MAX: usize = 2048;
 
 /// The hash function of a SCRAM mechanism.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,7 +77,10 @@ pub(crate) struct ScramVerifier {
 impl ScramVerifier {
     /// Of a new password.
     pub(crate) fn derive(hash: Hash, password: &[u8]) -> Self {
-        let salt = uuid::Uuid::new_v4().as_bytes()[..SALT_OCTETS].to_vec();
+        // All random: the fixed bits of a UUID would tell a salt from a decoy's.
+        let mut salt = vec![0; SALT_OCTETS];
+        aws_lc_rs::rand::fill(&mut salt)
+            .unwrap_or_else(|_| unreachable!("the system's randomness does not fail"));
         Self::with(hash, password, salt, ITERATIONS)
     }
 
@@ -91,7 +96,9 @@ impl ScramVerifier {
     /// so that it cannot be told from one that somebody has. No password fits it.
     pub(crate) fn decoy(hash: Hash, key: &[u8; 32], login: &str) -> Self {
         let mut octets = [0; SALT_OCTETS + 64];
-        blake3::Hasher::new_keyed(key).update(login.as_bytes()).finalize_xof().fill(&mut octets);
+        let mut hasher = blake3::Hasher::new_keyed(key);
+        // An account's two verifiers have two salts, and its name is the same in either case.
+        hasher.update(&[hash as u8]).update(canonical(login).as_bytes()).finalize_xof().fill(&mut octets);
         let length = hash.digest().output_len();
         let (salt, keys) = octets.split_at(SALT_OCTETS);
         Self {
@@ -143,6 +150,9 @@ enum Binding {
 impl ClientFirst {
     /// Reads the message.
     pub(crate) fn parse(message: &[u8]) -> Result<Self, Malformed> {
+        if message.len() > FIRST_MAX {
+            return Err(Malformed);
+        }
         let message = str::from_utf8(message).map_err(|_| Malformed)?;
         let mut parts = message.splitn(3, ',');
         let (Some(flag), Some(authzid), Some(bare)) = (parts.next(), parts.next(), parts.next()) else {
@@ -199,7 +209,7 @@ fn unescape(text: &str) -> Result<String, Malformed> {
         unescaped.push(with);
         unescaped.push_str(rest);
     }
-    if unescaped.is_empty() || unescaped.chars().any(char::is_control) {
+    if unescaped.is_empty() || unescaped.len() > LOGIN_MAX || unescaped.chars().any(char::is_control) {
         return Err(Malformed);
     }
     Ok(unescaped)
@@ -359,6 +369,8 @@ mod tests {
             "n,,n=us=2cer,r=x",
             "n,,n=us\u{7}er,r=x",
             "n,,n=user,r=x\u{7f}",
+            &format!("n,,n={},r=x", "a".repeat(321)),
+            &format!("n,,n=user,r=x,{}", "e".repeat(2048)),
         ] {
             assert!(read(bad).is_err(), "{bad:?}");
         }
@@ -414,5 +426,21 @@ mod tests {
         assert_eq!((decoy.salt.len(), decoy.iterations), (real.salt.len(), real.iterations));
         assert_eq!((decoy.stored_key.len(), decoy.server_key.len()), (32, 32));
         assert_eq!(ScramVerifier::decoy(Hash::Sha1, &key, "x").stored_key.len(), 20);
+        // As of an account: each hash has its own salt, and the name is the same in either case.
+        assert_ne!(ScramVerifier::decoy(Hash::Sha1, &key, "nobody@a.test").salt, decoy.salt);
+        assert_eq!(ScramVerifier::decoy(Hash::Sha256, &key, "Nobody@A.test").salt, decoy.salt);
+    }
+
+    #[test]
+    fn real_salts_have_no_pattern_that_decoys_have_not() {
+        let salts: Vec<_> = (0..64).map(|_| ScramVerifier::derive(Hash::Sha256, b"x").salt).collect();
+        let decoys: Vec<_> =
+            (0..64).map(|i| ScramVerifier::decoy(Hash::Sha256, &[7; 32], &i.to_string()).salt).collect();
+        for salts in [salts, decoys] {
+            for bit in 0..SALT_OCTETS * 8 {
+                let set = salts.iter().filter(|salt| salt[bit / 8] >> (bit % 8) & 1 == 1).count();
+                assert!((1..64).contains(&set), "bit {bit} is always the same");
+            }
+        }
     }
 }

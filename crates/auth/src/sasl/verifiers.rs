@@ -1,7 +1,7 @@
 //! What is kept of a password beside its hash, for mechanisms that never see the password.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use maildrop::{LoginMechanism, Policy};
+use maildrop::{LoginMechanism, MailboxId, Policy};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -50,8 +50,10 @@ pub struct Verifiers {
 }
 
 impl Verifiers {
-    /// What sealed verifiers are for, as the port that seals them wants to know it.
-    pub const PURPOSE: &str = "verifiers";
+    /// What a mailbox's sealed verifiers are for, as the port that seals them wants to know it: they open for no other.
+    pub fn purpose(mailbox: MailboxId) -> String {
+        format!("verifiers of {mailbox}")
+    }
 
     /// Derives what is wanted. Takes milliseconds for each kind of SCRAM.
     pub fn derive(wanted: Wanted, password: &Password) -> Self {

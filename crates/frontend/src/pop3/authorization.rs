@@ -302,7 +302,7 @@ impl Session<'_> {
                 let (metrics, version) = (&self.service.metrics.pop3, self.wire.tls_version());
                 metrics.handshake(self.listener, Ok(version));
                 self.active = metrics.active(self.listener, version);
-                self.lines = super::lines_before_login();
+                self.lines = self.service.lines();
                 let offered = self.service.mechanisms(&self.wire);
                 Ok(Some(handshake.established().with_mechanisms(offered)))
             }

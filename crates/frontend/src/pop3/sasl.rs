@@ -2,9 +2,7 @@
 
 use auth::{Exchange, SaslReply};
 use maildrop::LoginMechanism;
-use pop3_proto::{
-    AuthorizationStep, Login, MAX_LINE_OCTETS, MAX_SASL_LINE_OCTETS, Mechanism, SaslExchange, SaslStep, Token,
-};
+use pop3_proto::{AuthorizationStep, Login, MAX_LINE_OCTETS, Mechanism, SaslExchange, SaslStep, Token};
 
 use super::{
     Session,
@@ -41,7 +39,7 @@ impl Session<'_> {
             match server.respond(&self.service.authenticator, response).await {
                 Ok(SaslReply::Challenge(octets)) => {
                     let challenged = exchange.challenge(&octets, &mut self.wire.out);
-                    self.lines.set_max_octets(MAX_SASL_LINE_OCTETS);
+                    self.lines.set_max_octets(self.service.token_line_octets());
                     let step = loop {
                         if let Some(line) = self.lines.next_line() {
                             self.wire.begin_reply();

@@ -8,8 +8,9 @@ use time::OffsetDateTime;
 
 use super::Postgres;
 
-/// Scores read in one go: what changes beyond that is read the next time.
-const SCORES_MAX: i64 = 10_000;
+/// Scores read in one go, and how often: what changes beyond that is read the next time.
+const PAGE: usize = 5000;
+const PAGES_MAX: usize = 20;
 /// A change is seen when it commits, and bears the time it began: it is looked for so much earlier.
 const LATE: Duration = Duration::from_secs(5);
 
@@ -48,23 +49,36 @@ impl Failures for Postgres {
             })
             .await?;
         }
-        let rows: Vec<(Vec<u8>, f64, OffsetDateTime)> = self
-            .repeatable(|| {
-                sqlx::query_as(
-                    "SELECT key, score * power(0.5, extract(epoch FROM now() - at)::float8 / $2), at
-                       FROM login_failures WHERE at > $1 ORDER BY at LIMIT $3",
-                )
-                .bind(since - LATE)
-                .bind(half_life)
-                .bind(SCORES_MAX)
-                .fetch_all(&self.pool)
-            })
-            .await?;
-        let until = rows.last().map_or(since, |row| row.2.max(since));
-        let scores = rows
-            .into_iter()
-            .filter_map(|(key, score, _)| Some(FailureScore { key: key.as_slice().try_into().ok()?, score }));
-        Ok(SharedFailures { scores: scores.collect(), until })
+        // Page by page: many may have changed at the same moment.
+        let (mut at, mut key) = (since - LATE, Vec::new());
+        let mut shared = SharedFailures { scores: Vec::new(), until: since };
+        for _ in 0..PAGES_MAX {
+            let rows: Vec<(Vec<u8>, f64, OffsetDateTime)> = self
+                .repeatable(|| {
+                    sqlx::query_as(
+                        "SELECT key, score * power(0.5, extract(epoch FROM now() - at)::float8 / $3), at
+                           FROM login_failures WHERE (at, key) > ($1, $2) ORDER BY at, key LIMIT $4",
+                    )
+                    .bind(at)
+                    .bind(&key)
+                    .bind(half_life)
+                    .bind(PAGE as i64)
+                    .fetch_all(&self.pool)
+                })
+                .await?;
+            let page = rows.len();
+            for (of, score, changed) in rows {
+                if let Ok(known) = of.as_slice().try_into() {
+                    shared.scores.push(FailureScore { key: known, score });
+                }
+                (at, key) = (changed, of);
+            }
+            if page < PAGE {
+                break;
+            }
+        }
+        shared.until = at.max(since);
+        Ok(shared)
     }
 
     async fn forget_failures(&self, before: OffsetDateTime) -> Result<(), IndexError> {

@@ -24,8 +24,10 @@ const SLOWER: f64 = 2.0;
 const WORK_MIN: u32 = 5;
 /// By how much what was best is believed less with each round: 2 % a second.
 const FORGET: f64 = 1.002;
-/// A tenant is never paced below so much of what tenants have on average.
+/// A tenant is never paced below so much of what tenants have on average that have a hundredth of what the busiest has:
+/// the others want little, however many there are.
 const OF_MEAN: f64 = 1.25;
+const WORTH: f64 = 0.01;
 /// Nor below one thing at a time, in seconds of permits a second.
 const PACE_MIN: f64 = 1.0;
 /// By how much the pace falls in a round of strain, and rises in one without.
@@ -44,14 +46,14 @@ const CHARGE_MAX: Duration = Duration::from_millis(50);
 /// Time is what permits were held for, in all gates together, each piece of work for 50 ms at most. The node, or
 /// what it works with, is strained while the work behind some gate takes more than twice the time it takes at best,
 /// on average over the tenants. Every 100 ms the pace falls if so, and rises if not, until it holds nobody back. It
-/// never falls below one thing at a time, nor below 1.25 of what tenants at work have on average; a tenant that is
-/// alone is not paced.
-#[derive(Clone, Debug, Default)]
+/// never falls below one thing at a time, nor below what the others leave of what is no trouble, nor below 1.25 of what
+/// tenants at work have on average; a tenant that is alone is not paced.
+#[derive(Clone, Debug)]
 pub struct Pace {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     /// Whether there is a pace now: what is asked most often needs no lock.
     on: AtomicBool,
@@ -62,6 +64,8 @@ struct Shared {
 struct State {
     /// Seconds of permits a second and tenant.
     pace: Option<f64>,
+    /// Seconds of permits a second that are no trouble.
+    easy: f64,
     tenants: HashMap<TenantId, Account>,
     gates: Vec<Gate>,
 }
@@ -84,8 +88,8 @@ struct Account {
     used: f64,
     /// Seconds used per second, smoothed.
     rate: f64,
-    /// Permits it holds.
-    held: u32,
+    /// Permits it holds, by gate.
+    held: Vec<u32>,
     /// Seconds it may still use.
     left: f64,
     /// When it last used any.
@@ -93,9 +97,15 @@ struct Account {
 }
 
 impl Pace {
+    /// A pace that holds nobody back; nor will it while no more than `easy` things are done at once.
+    pub fn new(easy: usize) -> Self {
+        let state = Mutex::new(State { easy: easy as f64, ..State::default() });
+        Self { shared: Arc::new(Shared { on: AtomicBool::new(false), state }) }
+    }
+
     /// Whether the tenant may begin something.
-    pub(super) fn lets(&self, tenant: TenantId) -> bool {
-        !self.shared.on.load(Ordering::Relaxed) || self.lock().lets(tenant)
+    pub(super) fn lets(&self, gate: usize, tenant: TenantId) -> bool {
+        !self.shared.on.load(Ordering::Relaxed) || self.lock().lets(gate, tenant)
     }
 
     /// The tenant begins something, and is charged what that takes as a rule, so that it does not begin too much at
@@ -108,15 +118,19 @@ impl Pace {
         };
         let account = state.account(tenant);
         account.left -= charged;
-        account.held += 1;
+        if let Some(held) = account.held.get_mut(gate) {
+            *held += 1;
+        }
         charged
     }
 
     /// The tenant did not begin after all.
-    pub(super) fn cancel(&self, tenant: TenantId, charged: f64) {
+    pub(super) fn cancel(&self, gate: usize, tenant: TenantId, charged: f64) {
         let mut state = self.lock();
         let account = state.account(tenant);
-        account.held = account.held.saturating_sub(1);
+        if let Some(held) = account.held.get_mut(gate) {
+            *held = held.saturating_sub(1);
+        }
         account.left += charged;
     }
 
@@ -130,7 +144,9 @@ impl Pace {
             *sum += seconds;
         }
         account.used += seconds;
-        account.held = account.held.saturating_sub(1);
+        if let Some(held) = account.held.get_mut(gate) {
+            *held = held.saturating_sub(1);
+        }
         account.left -= seconds - charged;
         account.last = Instant::now();
     }
@@ -152,17 +168,23 @@ impl Pace {
         let mut state = self.lock();
         let state = &mut *state;
         let strained = state.is_strained();
-        state.tenants.retain(|_, account| account.held > 0 || account.last.elapsed() < ACTIVE);
+        state.tenants.retain(|_, account| {
+            account.held.iter().any(|held| *held > 0) || account.last.elapsed() < ACTIVE
+        });
         let seconds = time.as_secs_f64().max(0.001);
-        let (mut sum, mut most) = (0.0, 0.0_f64);
         for account in state.tenants.values_mut() {
             account.rate = account.rate.mul_add(0.7, 0.3 * account.used / seconds);
             account.used = 0.0;
             account.work.fill((0, 0.0));
-            sum += account.rate;
-            most = most.max(account.rate);
         }
-        let floor = PACE_MIN.max(OF_MEAN * sum / state.tenants.len().max(1) as f64);
+        let rates = || state.tenants.values().map(|account| account.rate);
+        let most = rates().fold(0.0, f64::max);
+        let (count, sum) = rates()
+            .filter(|rate| *rate >= WORTH * most)
+            .fold((0.0_f64, 0.0), |(count, sum), rate| (count + 1.0, sum + rate));
+        let floor = PACE_MIN.max(OF_MEAN * sum / count.max(1.0)).max(level(rates(), state.easy));
+        // What takes long although little is done is slow by itself, and nobody's doing.
+        let strained = strained && rates().sum::<f64>() > state.easy;
         let before = state.pace.take();
         let pace = if strained { before.unwrap_or(most) * FALL } else { before.unwrap_or(f64::MAX) * RISE };
         // Twice what anybody has holds nobody back.
@@ -210,18 +232,42 @@ impl Pace {
     }
 }
 
+/// The most that each may have so that all together have `all`: those that want less leave the rest to the others.
+fn level(rates: impl Iterator<Item = f64>, all: f64) -> f64 {
+    let mut rates: Vec<f64> = rates.collect();
+    rates.sort_by(f64::total_cmp);
+    let mut left = all;
+    for (i, rate) in rates.iter().enumerate() {
+        let share = left / (rates.len() - i) as f64;
+        if *rate > share {
+            return share;
+        }
+        left -= rate;
+    }
+    f64::MAX
+}
+
 impl State {
-    /// Under a pace a tenant may hold as many permits as fit into it.
-    fn lets(&self, tenant: TenantId) -> bool {
+    /// Under a pace a tenant may hold as many permits of a gate as fit into it. Of each gate by itself: what waits for
+    /// a store that is slow does not stand in the way of logging in (P7).
+    fn lets(&self, gate: usize, tenant: TenantId) -> bool {
         let (Some(pace), Some(account)) = (self.pace, self.tenants.get(&tenant)) else { return true };
-        account.left > 0.0 && f64::from(account.held) < pace.ceil()
+        let held = account.held.get(gate).copied().unwrap_or(0);
+        account.left > 0.0 && f64::from(held) < pace.ceil()
     }
 
     fn account(&mut self, tenant: TenantId) -> &mut Account {
         let saved = self.pace.map_or(0.0, |pace| pace * SAVED_MAX);
-        let work = || vec![(0, 0.0); self.gates.len()];
-        let new =
-            || Account { work: work(), used: 0.0, rate: 0.0, held: 0, left: saved, last: Instant::now() };
+        let gates = self.gates.len();
+        let work = || vec![(0, 0.0); gates];
+        let new = || Account {
+            work: work(),
+            used: 0.0,
+            rate: 0.0,
+            held: vec![0; gates],
+            left: saved,
+            last: Instant::now(),
+        };
         self.tenants.entry(tenant).or_insert_with(new)
     }
 
@@ -307,7 +353,7 @@ mod tests {
     }
 
     fn paced() -> (Pace, FairGate) {
-        let pace = Pace::default();
+        let pace = Pace::new(2);
         let gate = FairGate::new(100, 100).paced_by(&pace);
         (pace, gate)
     }
@@ -322,19 +368,42 @@ mod tests {
             round(&pace, &[(crowd, 200), (one, 5), (other, 5)], SLOW);
         }
         let bound = pace.current().expect("the work takes three times what it did");
-        assert!(!pace.lets(crowd), "it had twelve seconds a second and may have {bound}");
-        assert!(pace.lets(one) && pace.lets(other));
+        assert!(!pace.lets(0, crowd), "it had twelve seconds a second and may have {bound}");
+        assert!(pace.lets(0, one) && pace.lets(0, other));
         let stranger = TenantId::generate();
-        assert!(pace.lets(stranger), "nobody knows ill of it");
+        assert!(pace.lets(0, stranger), "nobody knows ill of it");
         // What does less is not held back for ever.
         for _ in 0..20 {
             round(&pace, &[(crowd, 5), (one, 5), (other, 5)], FAST);
         }
-        assert!(pace.lets(crowd), "{pace:?}");
+        assert!(pace.lets(0, crowd), "{pace:?}");
         for _ in 0..80 {
             round(&pace, &[(crowd, 5), (one, 5), (other, 5)], FAST);
         }
         assert_eq!(pace.current(), None, "the bound rose until it was none");
+    }
+
+    #[test]
+    fn what_the_others_leave_is_for_whoever_wants_it() {
+        let level = |rates: &[f64]| level(rates.iter().copied(), 6.0);
+        for (rates, expected) in [
+            (&[0.5, 20.0][..], 5.5),
+            (&[20.0, 20.0], 3.0),
+            (&[1.0, 20.0, 1.2, 20.0], 1.9),
+            (&[1.0, 2.0], f64::MAX),
+        ] {
+            assert!((level(rates) - expected).abs() < 0.001, "{rates:?}");
+        }
+        // A tenant beside one that wants little does not stand still for it.
+        let pace = Pace::new(6);
+        let _gate = FairGate::new(100, 100).paced_by(&pace);
+        let [crowd, one] = tenants();
+        round(&pace, &[(crowd, 10), (one, 10)], FAST);
+        for _ in 0..50 {
+            round(&pace, &[(crowd, 200), (one, 5)], SLOW);
+        }
+        let bound = pace.current().unwrap();
+        assert!(bound > 5.0, "{bound}");
     }
 
     #[test]
@@ -346,7 +415,7 @@ mod tests {
             round(&pace, &[(alone, 200)], SLOW);
         }
         assert_eq!(pace.current(), None);
-        assert!(pace.lets(alone));
+        assert!(pace.lets(0, alone));
     }
 
     #[test]
@@ -360,7 +429,7 @@ mod tests {
         }
         let bound = pace.current().unwrap();
         assert!((3.0..4.0).contains(&bound), "{bound}");
-        assert!(pace.lets(a) && pace.lets(b));
+        assert!(pace.lets(0, a) && pace.lets(0, b));
     }
 
     #[test]
@@ -375,7 +444,7 @@ mod tests {
         let charged = pace.begin(0, a);
         pace.end(0, a, charged, Duration::from_secs(30));
         pace.step(ROUND);
-        assert!(pace.lets(a));
+        assert!(pace.lets(0, a));
     }
 
     #[tokio::test(start_paused = true)]
@@ -386,7 +455,7 @@ mod tests {
         for _ in 0..20 {
             round(&pace, &[(crowd, 200), (other, 5)], SLOW);
         }
-        assert!(!pace.lets(crowd));
+        assert!(!pace.lets(0, crowd));
         let waiting = {
             let gate = gate.clone();
             tokio::spawn(async move { gate.acquire(crowd).await.map(drop) })
@@ -406,7 +475,7 @@ mod tests {
     /// Permits under a pace that comes and goes, with waiters that give up: none is lost, none is made.
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn a_pace_that_comes_and_goes_loses_no_permit() {
-        let pace = Pace::default();
+        let pace = Pace::new(1);
         let gates = [(); 2].map(|()| FairGate::sharing(6, 2, 1000).paced_by(&pace));
         let tenants = Arc::new(tenants::<3>());
         let tasks: Vec<_> = (0..300_u64)
@@ -448,6 +517,6 @@ mod tests {
         for gate in &gates {
             assert_eq!(gate.stats(), crate::FairStats::default());
         }
-        assert!(pace.lock().tenants.values().all(|account| account.held == 0));
+        assert!(pace.lock().tenants.values().all(|account| account.held.iter().all(|held| *held == 0)));
     }
 }
