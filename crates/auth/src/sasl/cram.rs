@@ -35,7 +35,8 @@ pub(crate) fn parse(response: &[u8]) -> Result<(&str, [u8; 16]), Malformed> {
 
 /// Whether the digest is HMAC-MD5 of the challenge under the password.
 pub(crate) fn is_good(challenge: &str, digest: [u8; 16], secret: &[u8]) -> bool {
-    constant_time::verify_slices_are_equal(&hmac_md5(secret, challenge.as_bytes()), &digest).is_ok()
+    hmac_md5(secret, challenge.as_bytes())
+        .is_some_and(|computed| constant_time::verify_slices_are_equal(&computed, &digest).is_ok())
 }
 
 /// Whether the digest is MD5 of the greeting's timestamp and the password.
@@ -44,11 +45,11 @@ pub(crate) fn apop_is_good(timestamp: &str, digest: [u8; 16], secret: &[u8]) -> 
     constant_time::verify_slices_are_equal(computed.as_slice(), &digest).is_ok()
 }
 
-fn hmac_md5(key: &[u8], message: &[u8]) -> [u8; 16] {
-    let mut hmac =
-        Hmac::<Md5>::new_from_slice(key).unwrap_or_else(|_| unreachable!("HMAC takes keys of any length"));
+/// There is one for every key: HMAC takes keys of any length (RFC 2104 §3).
+fn hmac_md5(key: &[u8], message: &[u8]) -> Option<[u8; 16]> {
+    let mut hmac = Hmac::<Md5>::new_from_slice(key).ok()?;
     hmac.update(message);
-    hmac.finalize().into_bytes().into()
+    Some(hmac.finalize().into_bytes().into())
 }
 
 #[cfg(test)]

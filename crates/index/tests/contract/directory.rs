@@ -105,6 +105,11 @@ pub(crate) async fn passwords_change_with_their_version(backend: &Backend) {
     assert_eq!(kept().await.as_deref(), Some(&b"new"[..]));
     let account = directory.all_tenants_account(&a).await.unwrap().unwrap();
     assert_eq!(account.credential_version, 3, "nobody has to log in anew");
+    directory.rehash(one, account.mailbox, "$hash$10", "$hash$10b").await.unwrap();
+    directory.rehash(one, account.mailbox, "$hash$10", "$too late$").await.unwrap();
+    let rehashed = directory.all_tenants_account(&a).await.unwrap().unwrap();
+    assert_eq!(rehashed.password_hash.as_deref(), Some("$hash$10b"));
+    assert_eq!(rehashed.verifiers.as_deref(), Some(&b"new"[..]), "the password is the same");
     assert!(directory.set_password(one, &a, &"$hash$11".to_owned().into(), &actor(), AT).await.unwrap());
     assert_eq!(kept().await, None);
     let new = NewMailbox { credential: Some(with), ..new_mailbox("c@one.test") };

@@ -337,3 +337,23 @@ async fn an_embedded_session_that_ended_meanwhile_is_not_said_to_be_ended() {
     assert_eq!(backend.number("SELECT count(*) FROM audit_log WHERE action = 'session.end'").await, 0);
     backend.end().await;
 }
+
+/// As binaries of schema 3 set a password: what was kept of the one before must not outlive it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_set_by_an_older_binary_forgets_its_verifiers() {
+    let backend = Backend::postgres().await;
+    let store = &backend.store;
+    let one = tenant(store, "one").await;
+    let a = mailbox(store, one, "a@one.test", None).await;
+    store.directory.keep_verifiers(one, a, 1, b"sealed").await.unwrap();
+    let kept = async || {
+        let account = store.directory.all_tenants_account(&address("a@one.test")).await.unwrap().unwrap();
+        account.verifiers
+    };
+    assert!(kept().await.is_some());
+    let mut connection = backend.connect().await;
+    sqlx::query("UPDATE credentials SET password_hash = 'another'").execute(&mut connection).await.unwrap();
+    assert_eq!(kept().await, None);
+    drop(connection);
+    backend.end().await;
+}

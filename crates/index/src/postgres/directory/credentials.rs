@@ -62,6 +62,15 @@ impl Postgres {
     ) -> Result<(), IndexError> {
         self.repeatable(|| async {
             let mut tx = self.scoped(tenant).await?;
+            let kept: Option<Option<Vec<u8>>> = sqlx::query_scalar(
+                "SELECT verifiers FROM credentials
+                  WHERE tenant_id = $1 AND mailbox_id = $2 AND password_hash = $3 FOR UPDATE",
+            )
+            .bind(tenant.as_uuid())
+            .bind(mailbox.as_uuid())
+            .bind(old)
+            .fetch_optional(&mut *tx)
+            .await?;
             for statement in [
                 "UPDATE credentials SET password_hash = $4
                   WHERE tenant_id = $1 AND mailbox_id = $2 AND password_hash = $3",
@@ -73,6 +82,15 @@ impl Postgres {
                     .bind(mailbox.as_uuid())
                     .bind(old)
                     .bind(new)
+                    .execute(&mut *tx)
+                    .await?;
+            }
+            // A trigger takes a new hash for a new password; it is the same one, and what is kept of it stays.
+            if let Some(Some(kept)) = kept {
+                sqlx::query("UPDATE credentials SET verifiers = $3 WHERE tenant_id = $1 AND mailbox_id = $2")
+                    .bind(tenant.as_uuid())
+                    .bind(mailbox.as_uuid())
+                    .bind(kept)
                     .execute(&mut *tx)
                     .await?;
             }

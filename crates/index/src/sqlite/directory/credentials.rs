@@ -60,22 +60,42 @@ impl Sqlite {
         old: &str,
         new: &str,
     ) -> Result<(), IndexError> {
-        for statement in [
-            "UPDATE mailboxes SET password_hash = ?4
-              WHERE tenant_id = ?1 AND mailbox_id = ?2 AND password_hash = ?3",
-            "UPDATE app_passwords SET password_hash = ?4
-              WHERE tenant_id = ?1 AND mailbox_id = ?2 AND password_hash = ?3",
-        ] {
-            sqlx::query(statement)
-                .bind(tenant.as_uuid())
-                .bind(mailbox.as_uuid())
-                .bind(old)
-                .bind(new)
-                .execute(&self.writer)
-                .await
-                .map_err(index_error)?;
-        }
-        Ok(())
+        let rehash = async {
+            let mut tx = self.writer.begin().await?;
+            let kept: Option<Option<Vec<u8>>> = sqlx::query_scalar(
+                "SELECT verifiers FROM mailboxes WHERE tenant_id = ? AND mailbox_id = ? AND password_hash = ?",
+            )
+            .bind(tenant.as_uuid())
+            .bind(mailbox.as_uuid())
+            .bind(old)
+            .fetch_optional(&mut *tx)
+            .await?;
+            for statement in [
+                "UPDATE mailboxes SET password_hash = ?4
+                  WHERE tenant_id = ?1 AND mailbox_id = ?2 AND password_hash = ?3",
+                "UPDATE app_passwords SET password_hash = ?4
+                  WHERE tenant_id = ?1 AND mailbox_id = ?2 AND password_hash = ?3",
+            ] {
+                sqlx::query(statement)
+                    .bind(tenant.as_uuid())
+                    .bind(mailbox.as_uuid())
+                    .bind(old)
+                    .bind(new)
+                    .execute(&mut *tx)
+                    .await?;
+            }
+            // A trigger takes a new hash for a new password; it is the same one, and what is kept of it stays.
+            if let Some(Some(kept)) = kept {
+                sqlx::query("UPDATE mailboxes SET verifiers = ?3 WHERE tenant_id = ?1 AND mailbox_id = ?2")
+                    .bind(tenant.as_uuid())
+                    .bind(mailbox.as_uuid())
+                    .bind(kept)
+                    .execute(&mut *tx)
+                    .await?;
+            }
+            tx.commit().await
+        };
+        rehash.await.map_err(index_error)
     }
 
     pub(super) async fn keep_verifiers(
