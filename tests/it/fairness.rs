@@ -17,7 +17,7 @@ const QUIET: usize = 9;
 /// Clients of the tenant that asks for more than its share.
 const CROWD: usize = 50;
 /// How often both loads are measured, one after the other, so that what else the machine does meets both.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 const WARM_UP: Duration = Duration::from_millis(500);
 
 /// What the others need for a login, a listing and a message while the loud tenant is one like them, and while it
