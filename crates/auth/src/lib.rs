@@ -205,7 +205,7 @@ impl Authenticator {
         hash: sasl::Hash,
     ) -> Result<(Option<Account>, sasl::ScramVerifier), AuthError> {
         let account = self.account(login).await?;
-        let verifiers = self.sealed.open(account.as_ref()).await?;
+        let verifiers = self.sealed.answer(account.as_ref()).await?;
         match verifiers.and_then(|verifiers| verifiers.scram(hash)) {
             Some(verifier) => Ok((account, verifier)),
             None => Ok((None, self.sealed.decoy(hash, login))),
@@ -219,7 +219,7 @@ impl Authenticator {
         is_good: impl Fn(&[u8]) -> bool,
     ) -> Result<Verified, AuthError> {
         let account = self.account(login).await?;
-        let verifiers = self.sealed.open(account.as_ref()).await?;
+        let verifiers = self.sealed.answer(account.as_ref()).await?;
         let secret = verifiers.and_then(|verifiers| verifiers.secret());
         // Computed for nobody too, so that it takes as long.
         let good = is_good(secret.as_ref().map_or(b"", |secret| secret.as_slice()));
@@ -258,7 +258,7 @@ impl Authenticator {
         }
         let this = self.clone();
         tokio::spawn(async move {
-            match this.sealed.open(Some(&account)).await {
+            match this.sealed.open(&account).await {
                 Ok(Some(kept)) if kept.are(wanted) => {}
                 Ok(_) => this.keep(&account, wanted, password).await,
                 Err(error) => tracing::debug!(%error, "verifiers of a password stay as they are for now"),

@@ -404,14 +404,16 @@ pub(crate) fn tenant_name(text: &str) -> Result<TenantName, IndexError> {
 pub(crate) struct KeptRow {
     pub(crate) tenant_id: Uuid,
     pub(crate) mailbox_id: Uuid,
-    over: bool,
+    pub(crate) over: bool,
 }
 
 impl KeptRow {
-    pub(crate) fn gather(rows: Vec<Self>) -> KeptMore {
-        let looked_at = rows.len() as u64;
-        let over = rows.into_iter().filter(|row| row.over);
-        let ids = |row: Self| (TenantId::from_uuid(row.tenant_id), MailboxId::from_uuid(row.mailbox_id));
-        KeptMore { looked_at, over: over.map(ids).collect() }
+    pub(crate) fn gather(rows: &[Self]) -> KeptMore {
+        let ids = |row: &Self| (TenantId::from_uuid(row.tenant_id), MailboxId::from_uuid(row.mailbox_id));
+        KeptMore {
+            looked_at: rows.len() as u64,
+            last: rows.last().map(ids),
+            over: rows.iter().filter(|row| row.over).map(ids).collect(),
+        }
     }
 }

@@ -169,7 +169,12 @@ impl FairGate {
     /// As [`acquire`](Self::acquire), for so long as a client can be kept waiting: `None` where too many wait,
     /// or the turn does not come within ten seconds.
     pub async fn turn(&self, tenant: TenantId) -> Option<FairPermit> {
-        tokio::time::timeout(TURN_MAX, self.acquire(tenant)).await.ok()?.ok()
+        self.turn_within(TURN_MAX, tenant).await
+    }
+
+    /// As [`turn`](Self::turn), with another bound.
+    pub async fn turn_within(&self, max: Duration, tenant: TenantId) -> Option<FairPermit> {
+        tokio::time::timeout(max, self.acquire(tenant)).await.ok()?.ok()
     }
 
     /// How busy it is now.

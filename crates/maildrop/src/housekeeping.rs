@@ -144,25 +144,48 @@ impl Housekeeping {
     }
 
     /// Only mailboxes of which more is kept than before are looked at: what is found to be within its bounds stays so.
+    /// What could not be bounded is looked at again in the next round.
     async fn bound_kept(&self) -> Result<(), BrokenOff> {
+        let actor = self.actor("quota");
+        let mut after = None;
         loop {
-            let more = self.index.all_tenants_kept_more(PAGE).await?;
+            let more = self.index.all_tenants_kept_more(after, PAGE).await?;
             for (tenant, mailbox) in &more.over {
-                let mut forgotten = 0;
-                loop {
-                    match self.index.bound_kept(*tenant, *mailbox, STEP).await? {
-                        0 => break,
-                        messages => forgotten += messages,
-                    }
-                    self.keep_task().await?;
-                }
-                info!(%tenant, %mailbox, messages = forgotten, "deleted messages were forgotten: too much was kept");
+                let bounded = self.bound_mailbox(*tenant, *mailbox, &actor).await;
+                done("bounding what is kept of a mailbox", bounded)?;
             }
             if more.looked_at < u64::from(PAGE) {
                 return Ok(());
             }
+            after = more.last;
             self.keep_task().await?;
         }
+    }
+
+    async fn bound_mailbox(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        actor: &Actor,
+    ) -> Result<(), BrokenOff> {
+        let mut forgotten = 0;
+        loop {
+            let now = OffsetDateTime::now_utc();
+            match self.index.bound_kept(tenant, mailbox, STEP, actor, now).await? {
+                0 => break,
+                messages => forgotten += messages,
+            }
+            self.keep_task().await?;
+        }
+        if forgotten > 0 {
+            info!(%tenant, %mailbox, messages = forgotten, "deleted messages were forgotten: too much was kept");
+        }
+        Ok(())
+    }
+
+    /// Who the audit log says it was, for one of this node's rules.
+    fn actor(&self, rule: &str) -> Actor {
+        Actor { name: rule.into(), origin: self.name.clone(), request: String::new() }
     }
 
     async fn forget_claims(&self) -> Result<(), BrokenOff> {
@@ -275,7 +298,7 @@ impl Housekeeping {
     }
 
     async fn expire(&self) -> Result<(), BrokenOff> {
-        let actor = Actor { name: "retention".into(), origin: self.name.clone(), request: String::new() };
+        let actor = self.actor("retention");
         let mut after: Option<(TenantId, MailboxId)> = None;
         loop {
             let page = self.index.all_tenants_expiring(after, PAGE).await?;

@@ -113,6 +113,10 @@ pub enum CommitError {
     Index(#[from] IndexError),
 }
 
+/// The longest wait for the turn to read on. What breaks off there has been sent in vain, so it is as long as clients
+/// wait for more; their own patience ends at a minute or later.
+const READ_ON_MAX: Duration = Duration::from_mins(1);
+
 /// A message on its way to a client.
 pub struct Retrieved {
     /// Octets in all, before byte-stuffing: `prefix` and body together.
@@ -129,7 +133,7 @@ impl Retrieved {
     /// The next of the stored octets, when the tenant's turn comes: reading on costs as much as beginning to.
     /// Nothing is held while the caller sends them.
     pub async fn next(&mut self) -> Option<Result<Bytes, BlobError>> {
-        let Some(_turn) = self.reading.turn(self.tenant).await else {
+        let Some(_turn) = self.reading.turn_within(READ_ON_MAX, self.tenant).await else {
             return Some(Err(BlobError::Unavailable("too much waits for its turn".to_owned())));
         };
         self.body.next().await

@@ -154,22 +154,35 @@ pub(crate) async fn what_is_kept_of_a_mailbox_is_bounded_by_its_quota(backend: &
     let one = tenant(store, "one").await;
     let a = mailbox(store, one, "a@one.test", Some(100)).await;
     let free = mailbox(store, one, "free@one.test", None).await;
-    let look = async |limit| store.index.all_tenants_kept_more(limit).await.unwrap();
-    let bound = async |mailbox, limit| store.index.bound_kept(one, mailbox, limit).await.unwrap();
-    assert_eq!(look(9).await, KeptMore::default());
+    let look = async |after, limit| store.index.all_tenants_kept_more(after, limit).await.unwrap();
+    let bound =
+        async |mailbox, limit| store.index.bound_kept(one, mailbox, limit, &actor(), AT).await.unwrap();
+    assert_eq!(look(None, 9).await, KeptMore::default());
     deliver_and_delete(store, one, a, &[60, 40]).await;
     deliver_and_delete(store, one, free, &[1000, 1000]).await;
-    assert_eq!(look(1).await.looked_at, 1, "in steps");
-    assert_eq!(look(9).await, KeptMore { looked_at: 1, over: vec![] });
-    assert_eq!(look(9).await.looked_at, 0, "each is looked at once");
+    let first = look(None, 1).await;
+    assert_eq!((first.looked_at, first.over.len()), (1, 0), "in steps");
+    let second = look(first.last, 1).await;
+    assert_eq!((second.looked_at, second.over.len()), (1, 0));
+    assert!(first.last < second.last, "{first:?}, {second:?}");
+    assert_eq!(look(second.last, 1).await, KeptMore::default());
+    assert_eq!(look(None, 9).await.looked_at, 0, "each is looked at once");
     assert_eq!((bound(a, 9).await, bound(free, 9).await), (0, 0), "it keeps what it may hold");
     deliver_and_delete(store, one, a, &[30, 70, 20]).await;
-    assert_eq!(look(9).await, KeptMore { looked_at: 1, over: vec![(one, a)] });
+    let over = KeptMore { looked_at: 1, last: Some((one, a)), over: vec![(one, a)] };
+    assert_eq!(look(None, 9).await, over);
+    assert_eq!(look(None, 9).await, over, "until it is within its bounds");
+    assert_eq!(look(over.last, 9).await, KeptMore::default());
     // 220 octets are kept: those deleted first go first, and no more than must.
     assert_eq!((bound(a, 2).await, kept(store, one, a).await), (2, vec![3, 4, 5]));
     assert_eq!((bound(a, 9).await, kept(store, one, a).await), (1, vec![4, 5]));
     assert_eq!(bound(a, 9).await, 0);
+    assert_eq!(look(None, 9).await, KeptMore { over: vec![], ..over });
+    assert_eq!(look(None, 9).await, KeptMore::default());
     assert_eq!(backend.number("SELECT count(*) FROM pack_garbage").await, 3);
+    let forgotten =
+        "SELECT count(*) FROM audit_log WHERE action = 'message.forget' AND target = 'a@one.test'";
+    assert_eq!(backend.number(forgotten).await, 2, "each step is told");
     assert_eq!(kept(store, one, free).await, [1, 2], "without a quota there is no such bound");
     // Nothing of it stands in the way of mail.
     deliver(store, one, a, 100).await;
@@ -183,7 +196,7 @@ pub(crate) async fn what_is_kept_of_a_mailbox_is_bounded_by_its_quota(backend: &
     store.directory.update_mailbox(one, &address("a@one.test"), &few, &actor(), AT).await.unwrap();
     assert_eq!((bound(a, 9).await, kept(store, one, a).await), (1, vec![5]));
     let two = tenant(store, "two").await;
-    assert_eq!(store.index.bound_kept(two, a, 9).await.unwrap(), 0);
+    assert_eq!(store.index.bound_kept(two, a, 9, &actor(), AT).await.unwrap(), 0);
 }
 
 pub(crate) async fn what_is_kept_of_a_tenant_is_bounded_by_its_quota(backend: &Backend) {
@@ -198,12 +211,12 @@ pub(crate) async fn what_is_kept_of_a_tenant_is_bounded_by_its_quota(backend: &B
     store.directory.update_tenant(one, &pool, &actor(), AT).await.unwrap().unwrap();
     deliver_and_delete(store, one, a, &[30]).await;
     deliver_and_delete(store, one, b, &[50, 50, 10]).await;
-    let more = store.index.all_tenants_kept_more(9).await.unwrap();
+    let more = store.index.all_tenants_kept_more(None, 9).await.unwrap();
     assert_eq!(more.looked_at, 2);
     assert!(more.over.contains(&(one, b)), "{more:?}");
     // 140 octets are kept. Whichever mailbox was looked at, the one that keeps most gives way.
-    assert_eq!(store.index.bound_kept(one, a, 9).await.unwrap(), 1);
-    assert_eq!(store.index.bound_kept(one, a, 9).await.unwrap(), 0);
+    assert_eq!(store.index.bound_kept(one, a, 9, &actor(), AT).await.unwrap(), 1);
+    assert_eq!(store.index.bound_kept(one, a, 9, &actor(), AT).await.unwrap(), 0);
     assert_eq!((kept(store, one, a).await, kept(store, one, b).await), (vec![1], vec![2, 3]));
 }
 

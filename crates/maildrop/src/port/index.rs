@@ -134,14 +134,26 @@ pub trait Index: Send + Sync + std::fmt::Debug {
     async fn all_tenants_purge_deleted(&self, limit: u32) -> Result<u64, IndexError>;
 
     /// Looks at up to `limit` mailboxes of which more is kept, of deleted messages, than when they were last looked
-    /// at: is it more than [`bound_kept`](Self::bound_kept) allows?
-    async fn all_tenants_kept_more(&self, limit: u32) -> Result<KeptMore, IndexError>;
+    /// at, from after `after`, in order of tenant and mailbox: is it more than [`bound_kept`](Self::bound_kept)
+    /// allows? Those of which it is will be looked at again, until it no longer is.
+    async fn all_tenants_kept_more(
+        &self,
+        after: Option<(TenantId, MailboxId)>,
+        limit: u32,
+    ) -> Result<KeptMore, IndexError>;
 
     /// Forgets deleted messages of the mailbox, those that would be forgotten soonest first, until what is kept of it
     /// is no more, in octets and in messages, than its quota lets it hold. Then, while more is kept of the whole tenant
     /// than its own quota lets it hold, those of its mailbox that keeps most. Where there is no quota, there is no such
-    /// bound. Up to `limit` messages; gives how many.
-    async fn bound_kept(&self, tenant: TenantId, mailbox: MailboxId, limit: u32) -> Result<u64, IndexError>;
+    /// bound. Up to `limit` messages, written to the audit log; gives how many.
+    async fn bound_kept(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        limit: u32,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<u64, IndexError>;
 
     /// Who is logged in, up to `limit`, from after `after`, in order of tenant and mailbox: in one tenant, or
     /// in all.
@@ -283,6 +295,8 @@ pub enum RowOutcome {
 pub struct KeptMore {
     /// How many were looked at.
     pub looked_at: u64,
+    /// The last of them.
+    pub last: Option<(TenantId, MailboxId)>,
     /// Those of which too much is kept, or of whose tenant.
     pub over: Vec<(TenantId, MailboxId)>,
 }

@@ -168,12 +168,23 @@ impl Index for ObservedIndex {
         self.observer.observe("purge_deleted", self.index.all_tenants_purge_deleted(limit)).await
     }
 
-    async fn all_tenants_kept_more(&self, limit: u32) -> Result<KeptMore, IndexError> {
-        self.observer.observe("kept_more", self.index.all_tenants_kept_more(limit)).await
+    async fn all_tenants_kept_more(
+        &self,
+        after: Option<(TenantId, MailboxId)>,
+        limit: u32,
+    ) -> Result<KeptMore, IndexError> {
+        self.observer.observe("kept_more", self.index.all_tenants_kept_more(after, limit)).await
     }
 
-    async fn bound_kept(&self, tenant: TenantId, mailbox: MailboxId, limit: u32) -> Result<u64, IndexError> {
-        self.observer.observe("bound_kept", self.index.bound_kept(tenant, mailbox, limit)).await
+    async fn bound_kept(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        limit: u32,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<u64, IndexError> {
+        self.observer.observe("bound_kept", self.index.bound_kept(tenant, mailbox, limit, actor, at)).await
     }
 
     async fn sessions(

@@ -160,13 +160,24 @@ impl Index for InTurn<dyn Index> {
         self.inner.all_tenants_purge_deleted(limit).await
     }
 
-    async fn all_tenants_kept_more(&self, limit: u32) -> Result<KeptMore, IndexError> {
-        self.inner.all_tenants_kept_more(limit).await
+    async fn all_tenants_kept_more(
+        &self,
+        after: Option<(TenantId, MailboxId)>,
+        limit: u32,
+    ) -> Result<KeptMore, IndexError> {
+        self.inner.all_tenants_kept_more(after, limit).await
     }
 
-    async fn bound_kept(&self, tenant: TenantId, mailbox: MailboxId, limit: u32) -> Result<u64, IndexError> {
+    async fn bound_kept(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        limit: u32,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<u64, IndexError> {
         let _turn = self.turns.take(Some(tenant)).await?;
-        self.inner.bound_kept(tenant, mailbox, limit).await
+        self.inner.bound_kept(tenant, mailbox, limit, actor, at).await
     }
 
     async fn sessions(

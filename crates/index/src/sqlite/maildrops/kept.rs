@@ -1,21 +1,35 @@
 //! How much is kept of deleted messages.
 
 use maildrop::{
-    MailboxId, TenantId,
+    Actor, MailboxId, TenantId,
     port::{IndexError, KeptMore},
 };
+use serde_json::json;
 use sqlx::SqliteConnection;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::micros;
-use crate::{error::index_error, rows::KeptRow, sqlite::Sqlite};
+use super::{address_of, micros};
+use crate::{
+    error::index_error,
+    rows::KeptRow,
+    sqlite::{
+        Sqlite,
+        audit::{Audit, NOTHING},
+    },
+};
 
 /// What one is kept of, and how much of it is too much: octets, then messages.
 type Excess = (Uuid, i64, i64);
 
 impl Sqlite {
-    pub(super) async fn all_tenants_kept_more(&self, limit: u32) -> Result<KeptMore, IndexError> {
+    pub(super) async fn all_tenants_kept_more(
+        &self,
+        after: Option<(TenantId, MailboxId)>,
+        limit: u32,
+    ) -> Result<KeptMore, IndexError> {
+        let (tenant, mailbox) = after
+            .map_or((Uuid::nil(), Uuid::nil()), |(tenant, mailbox)| (tenant.as_uuid(), mailbox.as_uuid()));
         let run = async {
             let mut tx = self.writer.begin().await?;
             let rows: Vec<KeptRow> = sqlx::query_as(
@@ -29,12 +43,15 @@ impl Sqlite {
                    FROM kept_usage k
                    LEFT JOIN mailboxes b ON b.tenant_id = k.tenant_id AND b.mailbox_id = k.mailbox_id
                    LEFT JOIN tenants t ON t.tenant_id = k.tenant_id AND b.mailbox_id IS NOT NULL
-                  WHERE k.grown ORDER BY k.tenant_id, k.mailbox_id LIMIT ?",
+                  WHERE k.grown AND (k.tenant_id, k.mailbox_id) > (?, ?)
+                  ORDER BY k.tenant_id, k.mailbox_id LIMIT ?",
             )
+            .bind(tenant)
+            .bind(mailbox)
             .bind(i64::from(limit))
             .fetch_all(&mut *tx)
             .await?;
-            for row in &rows {
+            for row in rows.iter().filter(|row| !row.over) {
                 sqlx::query("UPDATE kept_usage SET grown = 0 WHERE tenant_id = ? AND mailbox_id = ?")
                     .bind(row.tenant_id)
                     .bind(row.mailbox_id)
@@ -42,7 +59,7 @@ impl Sqlite {
                     .await?;
             }
             tx.commit().await?;
-            Ok(KeptRow::gather(rows))
+            Ok(KeptRow::gather(&rows))
         };
         run.await.map_err(index_error)
     }
@@ -52,6 +69,8 @@ impl Sqlite {
         tenant: TenantId,
         mailbox: MailboxId,
         limit: u32,
+        actor: &Actor,
+        at: OffsetDateTime,
     ) -> Result<u64, IndexError> {
         let run = async {
             let mut tx = self.writer.begin().await?;
@@ -70,7 +89,7 @@ impl Sqlite {
             .fetch_all(&mut *tx)
             .await?;
             let now = micros(OffsetDateTime::now_utc());
-            let mut gone = 0;
+            let mut gone = Vec::new();
             for (uid, of_message, pack, length) in oldest {
                 if octets <= 0 && messages <= 0 {
                     break;
@@ -92,10 +111,19 @@ impl Sqlite {
                     .await?;
                 octets -= of_message;
                 messages -= 1;
-                gone += 1;
+                gone.push(uid);
+            }
+            if !gone.is_empty() {
+                // The mailbox may be one that was deleted, whose rows are on their way out.
+                let address = address_of(&mut tx, tenant, MailboxId::from_uuid(mailbox)).await?;
+                let target = address.unwrap_or_else(|| mailbox.to_string());
+                gone.sort_unstable();
+                Audit { tenant: Some(tenant), actor, at, action: "message.forget", target: &target }
+                    .write(&mut tx, Some(&json!({ "uids": gone })), NOTHING)
+                    .await?;
             }
             tx.commit().await?;
-            Ok(gone)
+            Ok(gone.len() as u64)
         };
         run.await.map_err(index_error)
     }
