@@ -34,3 +34,4 @@ mod support;
 mod telemetry;
 mod tenancy;
 mod tls;
+mod utf8;

@@ -231,6 +231,8 @@ fn pipelining_and_lower_case_and_bare_line_feeds() {
         "RESP-CODES",
         "AUTH-RESP-CODE",
         "PIPELINING",
+        "UTF8 USER",
+        "LANG",
         "EXPIRE NEVER",
         "IMPLEMENTATION Postern",
     ] {

@@ -16,7 +16,7 @@ use std::{sync::Arc, time::Duration};
 use auth::{Authenticator, Penalties};
 use maildrop::{LoginMechanism, Maildrops, SessionId, Throttle, TrafficLog};
 use pop3_proto::{
-    Authorization, LineBuffer, MAX_SASL_LINE_OCTETS, Mechanism, Mechanisms, Policy, Tls, replies,
+    Authorization, LineBuffer, MAX_SASL_LINE_OCTETS, Mechanism, Mechanisms, Policy, Tls, Wording, replies,
 };
 use tokio::{net::TcpStream, time::Instant};
 use tracing::{Instrument as _, debug, info};
@@ -138,7 +138,7 @@ impl Pop3Service {
     ) {
         let Ok(seat) = seat else {
             let mut wire = self.wire(stream, drain);
-            replies::too_many_connections(&mut wire.out);
+            replies::too_many_connections(Wording::default(), &mut wire.out);
             self.ended("too_many_connections");
             return wire.close(true).await;
         };
@@ -230,6 +230,7 @@ impl Pop3Service {
             lines: self.lines(),
             apop,
             login_deadline: Instant::now() + self.config.login_timeout * LOGIN_TIMEOUTS,
+            wording: Wording::default(),
             tally: Tally::default(),
         };
         session.run(Authorization::new(policy)).await;
@@ -302,6 +303,8 @@ struct Session<'a> {
     apop: Option<Arc<str>>,
     /// However talkative a stranger is: by then it has logged in.
     login_deadline: Instant,
+    /// How the client wants to be answered, as of its last command.
+    wording: Wording,
     tally: Tally,
 }
 
@@ -365,15 +368,15 @@ impl Session<'_> {
                 "stalled"
             }
             End::Idle => {
-                replies::idle_timeout(&mut self.wire.out);
+                replies::idle_timeout(self.wording, &mut self.wire.out);
                 "idle"
             }
             End::Closing => {
-                replies::shutting_down(&mut self.wire.out);
+                replies::shutting_down(self.wording, &mut self.wire.out);
                 "closing"
             }
             End::Ended => {
-                replies::session_ended(&mut self.wire.out);
+                replies::session_ended(self.wording, &mut self.wire.out);
                 "ended"
             }
         }

@@ -9,7 +9,9 @@ use tracing::{error, warn};
 
 use crate::{
     Address, EntryEnvelope, FairGate, MailboxId, Measure, Measured, State, StoredEntry, SuspendedReply,
-    TenantCache, TenantId, Throttle, Uid, delivered_to, party_of,
+    TenantCache, TenantId, Throttle, Uid, delivered_to,
+    downgrade::{self, AsciiExtra},
+    party_of,
     port::{BlobError, BlobStore, Directory, EntryWriter, Index, IndexError, NewMessage, RowOutcome},
 };
 
@@ -188,6 +190,7 @@ impl Deliveries {
             shares,
             places,
             measure: Measure::default(),
+            ascii: AsciiExtra::default(),
             received_at: new.received_at,
         };
         delivery.write(&new.trace).await;
@@ -222,6 +225,7 @@ pub struct Delivery {
     /// Per recipient: its tenant's share and its row there.
     places: Vec<(usize, usize)>,
     measure: Measure,
+    ascii: AsciiExtra,
     received_at: OffsetDateTime,
 }
 
@@ -237,6 +241,7 @@ impl Delivery {
     /// Takes the next octets (canonical: CRLF line ends).
     pub async fn write(&mut self, chunk: &[u8]) {
         self.measure.update(chunk);
+        self.ascii.push(chunk);
         for share in &mut self.shares {
             let Ok(writer) = &mut share.writer else { continue };
             let Some(_turn) = self.turns.turn(share.tenant).await else {
@@ -258,12 +263,12 @@ impl Delivery {
     /// Ends the message: stores it, then makes its rows. One outcome per recipient, in their order.
     /// `Delivered` is said only of what is durable and in the maildrop (P1).
     pub async fn finish(self) -> Vec<Outcome> {
-        let measured = self.measure.finish();
+        let (measured, ascii_extra) = (self.measure.finish(), self.ascii.finish());
+        let taken = Taken { measured, ascii_extra, received_at: self.received_at };
         // All at once: one tenant's trouble must not use up the patience of the sender for the others.
         let shares = self.shares.into_iter();
         let outcomes: Vec<Vec<Outcome>> =
-            join_all(shares.map(|share| share.finish(&*self.index, &self.turns, measured, self.received_at)))
-                .await;
+            join_all(shares.map(|share| share.finish(&*self.index, &self.turns, taken))).await;
         self.places
             .iter()
             .map(|(share, row)| outcomes[*share].get(*row).copied().unwrap_or(Outcome::Temporary))
@@ -272,13 +277,8 @@ impl Delivery {
 }
 
 impl Share {
-    async fn finish(
-        self,
-        index: &dyn Index,
-        turns: &FairGate,
-        measured: Measured,
-        received_at: OffsetDateTime,
-    ) -> Vec<Outcome> {
+    async fn finish(self, index: &dyn Index, turns: &FairGate, taken: Taken) -> Vec<Outcome> {
+        let Taken { measured, ascii_extra, received_at } = taken;
         let rows = self.recipients.len();
         let Some(_turn) = turns.turn(self.tenant).await else {
             warn!(tenant = %self.tenant, "too many messages wait to be stored");
@@ -302,9 +302,14 @@ impl Share {
             .recipients
             .iter()
             .filter(|recipient| fits(recipient))
-            .map(|recipient| NewMessage {
+            .map(|recipient| (recipient, InFront::of(&recipient.address)))
+            .map(|(recipient, in_front)| NewMessage {
                 mailbox: recipient.mailbox,
-                octets: measured.octets + delivered_to(recipient.address.as_str()).len() as u64,
+                octets: (measured.octets + in_front.octets).saturating_add_signed(ascii_extra.unwrap_or(0)),
+                ascii_extra: match (ascii_extra, in_front.ascii_extra) {
+                    (None, None) => None,
+                    (of_header, of_line) => Some(of_header.unwrap_or(0) + of_line.unwrap_or(0)),
+                },
                 header_octets: measured.header_octets,
                 digest: measured.digest,
                 delivered_to: recipient.address.as_str().to_owned(),
@@ -329,6 +334,33 @@ impl Share {
                 vec![Outcome::Temporary; rows]
             }
         }
+    }
+}
+
+/// What came in, once it is complete.
+#[derive(Clone, Copy)]
+struct Taken {
+    measured: Measured,
+    ascii_extra: Option<i64>,
+    received_at: OffsetDateTime,
+}
+
+/// `Delivered-To`, which is served in front of a message.
+struct InFront {
+    /// Octets of it in ASCII.
+    octets: u64,
+    /// By how many that is more than as it is, where the two differ.
+    ascii_extra: Option<i64>,
+}
+
+impl InFront {
+    fn of(address: &Address) -> Self {
+        let native = delivered_to(address.as_str());
+        let mut ascii = Vec::new();
+        downgrade::field(native.as_bytes(), &mut ascii);
+        let octets = ascii.len() as u64;
+        let extra = octets.cast_signed() - (native.len() as u64).cast_signed();
+        Self { octets, ascii_extra: (!native.is_ascii()).then_some(extra) }
     }
 }
 

@@ -11,6 +11,7 @@
 
 mod address;
 mod deliver;
+mod downgrade;
 mod fair;
 mod housekeeping;
 mod id;
@@ -33,7 +34,7 @@ pub use housekeeping::{Housekeeping, HousekeepingConfig};
 pub use id::{ApiKeyId, CredentialId, LockToken, MailboxId, NodeId, PackId, SessionId, TenantId, Uid};
 pub use listing::{Listing, ListingEntry};
 pub use measure::{Measure, Measured};
-pub use message::{Digest, EntryEnvelope, Extent, MessageInfo, MessageRow, SealedKey, StoredEntry};
+pub use message::{Digest, EntryEnvelope, Extent, Form, MessageInfo, MessageRow, SealedKey, StoredEntry};
 pub use open::{Access, CommitError, Maildrops, OpenError, OpenMaildrop, Releaser, RetrieveError, Retrieved};
 pub use policy::{
     ClientWorkaround, DeleMeaning, LoginMechanism, Policy, Rules, SuspendedReply, TenantLimits,

@@ -63,13 +63,25 @@ pub struct StoredEntry {
     pub pack_entries: u32,
 }
 
+/// How messages are sent (RFC 6856).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Form {
+    /// With headers in ASCII: 8-bit ones are rewritten.
+    #[default]
+    Ascii,
+    /// As they are.
+    Native,
+}
+
 /// A message of a maildrop: its row in the index.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MessageRow {
     /// Its number in the mailbox, for ever.
     pub uid: Uid,
-    /// Octets that RETR sends before byte-stuffing, `Delivered-To` included.
+    /// Octets that RETR sends before byte-stuffing, `Delivered-To` included, in [`Form::Ascii`].
     pub octets: u64,
+    /// By how many octets [`Form::Ascii`] is longer than [`Form::Native`], where they differ.
+    pub ascii_extra: Option<i64>,
     /// Octets of the stored header up to and including the blank line, `Delivered-To` not included.
     pub header_octets: u64,
     /// Hash of the stored octets.
@@ -78,6 +90,16 @@ pub struct MessageRow {
     pub delivered_to: String,
     /// Where the stored octets lie.
     pub extent: Extent,
+}
+
+impl MessageRow {
+    /// Octets that RETR sends before byte-stuffing, `Delivered-To` included.
+    pub fn octets_in(&self, form: Form) -> u64 {
+        match form {
+            Form::Ascii => self.octets,
+            Form::Native => self.octets.saturating_add_signed(self.ascii_extra.unwrap_or(0).saturating_neg()),
+        }
+    }
 }
 
 /// A message as an administrator sees it.

@@ -12,8 +12,9 @@ use tracing::{debug, error, warn};
 pub use release::Releaser;
 
 use crate::{
-    FairGate, FairPermit, Listing, LockToken, LoginScope, MailboxId, MessageInfo, MessageRow, NodeId, Rules,
-    Tenant, TenantCache, TenantId, Uid, delivered_to,
+    FairGate, FairPermit, Form, Listing, LockToken, LoginScope, MailboxId, MessageInfo, MessageRow, NodeId,
+    Rules, Tenant, TenantCache, TenantId, Uid, delivered_to,
+    downgrade::{self, Downgrade},
     port::{
         BlobError, BlobStore, BodyStream, CommitOutcome, Index, IndexError, OpenOutcome, OpenRequest, Opened,
         Read,
@@ -122,21 +123,40 @@ pub struct Retrieved {
     /// Octets in all, before byte-stuffing: `prefix` and body together.
     pub octets: u64,
     /// `Delivered-To` with its CRLF, to be sent first.
-    pub prefix: String,
-    /// The stored octets.
-    pub body: BodyStream,
+    pub prefix: Vec<u8>,
+    body: BodyStream,
+    /// Where the stored header is rewritten.
+    downgrade: Option<Downgrade>,
     reading: FairGate,
     tenant: TenantId,
 }
 
 impl Retrieved {
-    /// The next of the stored octets, when the tenant's turn comes: reading on costs as much as beginning to.
-    /// Nothing is held while the caller sends them.
+    /// The next of the octets, when the tenant's turn comes: reading on costs as much as beginning to. Nothing is
+    /// held while the caller sends them.
     pub async fn next(&mut self) -> Option<Result<Bytes, BlobError>> {
         let Some(_turn) = self.reading.turn_within(READ_ON_MAX, self.tenant).await else {
             return Some(Err(BlobError::Unavailable("too much waits for its turn".to_owned())));
         };
-        self.body.next().await
+        loop {
+            let chunk = self.body.next().await;
+            let Some(mut downgrade) = self.downgrade.take() else { return chunk };
+            let mut out = Vec::new();
+            match chunk {
+                Some(Ok(chunk)) => {
+                    downgrade.push(&chunk, &mut out);
+                    self.downgrade = Some(downgrade);
+                }
+                Some(Err(error)) => return Some(Err(error)),
+                None => {
+                    downgrade.finish(&mut out);
+                    return (!out.is_empty()).then(|| Ok(out.into()));
+                }
+            }
+            if !out.is_empty() {
+                return Some(Ok(out.into()));
+            }
+        }
     }
 }
 
@@ -177,6 +197,7 @@ impl Maildrops {
             rules: Arc::clone(&access.rules),
             token,
             opened: Opened { message_count: 0, octets: 0, next_uid: Uid(0) },
+            form: Form::default(),
             listing: None,
             rows: VecDeque::new(),
             sequential: false,
@@ -246,7 +267,7 @@ impl Maildrops {
         let (info, row) = found.ok_or(RetrieveError::Vanished)?;
         let key = self.shared.tenants.get(tenant).await.map_err(|e| failed(&e))?;
         let key = key.ok_or(RetrieveError::Vanished)?;
-        Ok((info, self.shared.retrieve(tenant, mailbox, &key, &row, whole(&row)).await?))
+        Ok((info, self.shared.retrieve(tenant, mailbox, &key, &row, whole(&row), Form::Native).await?))
     }
 }
 
@@ -258,6 +279,7 @@ impl Shared {
         key: &Tenant,
         row: &MessageRow,
         plan: Read,
+        form: Form,
     ) -> Result<Retrieved, RetrieveError> {
         let Some(turn) = self.reading.turn(tenant).await else {
             warn!(%tenant, %mailbox, "too many messages wait to be read");
@@ -266,8 +288,16 @@ impl Shared {
         let body = self.blob.read(tenant, &key.key, row.extent, plan).await;
         drop(turn);
         let body = body.map_err(|error| blob_failed(tenant, mailbox, row.uid, &error))?;
-        let prefix = delivered_to(&row.delivered_to);
-        Ok(Retrieved { octets: row.octets, prefix, body, reading: self.reading.clone(), tenant })
+        let in_front = delivered_to(&row.delivered_to).into_bytes();
+        let (reading, rewritten) = (self.reading.clone(), form == Form::Ascii && row.ascii_extra.is_some());
+        if !rewritten {
+            let (octets, downgrade) = (row.octets_in(form), None);
+            return Ok(Retrieved { octets, prefix: in_front, body, downgrade, reading, tenant });
+        }
+        let mut prefix = Vec::new();
+        downgrade::field(&in_front, &mut prefix);
+        let downgrade = Some(Downgrade::default());
+        Ok(Retrieved { octets: row.octets, prefix, body, downgrade, reading, tenant })
     }
 
     /// Waits for the tenant's turn.
@@ -281,7 +311,7 @@ impl Shared {
 
 /// All of a message, its end checked.
 fn whole(row: &MessageRow) -> Read {
-    let octets = row.octets.saturating_sub(delivered_to(&row.delivered_to).len() as u64);
+    let octets = row.octets_in(Form::Native).saturating_sub(delivered_to(&row.delivered_to).len() as u64);
     Read::Whole { octets, digest: row.digest }
 }
 
@@ -310,6 +340,7 @@ pub struct OpenMaildrop {
     rules: Arc<Rules>,
     token: LockToken,
     opened: Opened,
+    form: Form,
     listing: Option<Box<Listing>>,
     /// Rows read ahead, in order of uid.
     rows: VecDeque<MessageRow>,
@@ -341,6 +372,16 @@ impl OpenMaildrop {
         self.mailbox
     }
 
+    /// Has messages sent, and counted, in this form. It is asked for before anything else: sizes hold still (P4).
+    pub async fn in_form(mut self, form: Form) -> Result<Self, IndexError> {
+        self.form = form;
+        // The counters are of messages in ASCII.
+        if form == Form::Native && self.opened.message_count > 0 {
+            self.listing().await?;
+        }
+        Ok(self)
+    }
+
     /// Messages and octets: what the drop listing says (RFC 1939 §5, STAT).
     pub fn totals(&self) -> (u64, u64) {
         match &self.listing {
@@ -356,7 +397,8 @@ impl OpenMaildrop {
                 Listing::new(self.mailbox)
             } else {
                 let _turn = self.shared.turn(self.tenant).await?;
-                self.shared.index.listing(self.tenant, self.mailbox, self.opened.next_uid).await?
+                let before = self.opened.next_uid;
+                self.shared.index.listing(self.tenant, self.mailbox, before, self.form).await?
             };
             self.listing = Some(Box::new(listing));
         }
@@ -461,11 +503,11 @@ impl OpenMaildrop {
         let row = row.ok_or(RetrieveError::Vanished)?;
         let tenant = self.tenant().await.map_err(|e| self.index_failed(&e))?;
         let tenant = tenant.ok_or(RetrieveError::Vanished)?;
-        if row.octets != entry.octets {
+        if row.octets_in(self.form) != entry.octets {
             error!(tenant = %self.tenant, mailbox = %self.mailbox, uid = row.uid.0, "octets of a row changed during a session");
             return Err(RetrieveError::Damaged);
         }
-        self.shared.retrieve(self.tenant, self.mailbox, &tenant, &row, plan(&row)).await
+        self.shared.retrieve(self.tenant, self.mailbox, &tenant, &row, plan(&row), self.form).await
     }
 
     /// The row of `uid`, from those read ahead or from the index.

@@ -14,10 +14,12 @@ use crate::capabilities::{self, Phase};
 use crate::command::{Command, Unusable};
 use crate::credentials::{ApopCredentials, Credentials, Password, Token};
 use crate::forwarded::ForwardedClient;
+use crate::language::Language;
 use crate::line::Line;
 use crate::mechanism::{Mechanism, Mechanisms};
 use crate::policy::{CloseReason, Policy, Tls};
 use crate::replies;
+use crate::texts::{self, Text};
 
 /// The state before login.
 #[derive(Debug)]
@@ -96,9 +98,12 @@ impl Authorization {
             Ok(Command::Stls) => return self.stls(out),
             Ok(Command::Xclient(client)) => return self.forward(client, out),
             Ok(Command::Capa) => capabilities::list(&self.policy, Phase::Authorization, out),
+            Ok(Command::Lang(None)) => replies::languages(self.policy.wording, out),
+            Ok(Command::Lang(Some(range))) => return self.lang(range, out),
+            Ok(Command::Utf8) => return self.utf8(out),
             // RFC 1939 §4: no UPDATE is entered from here.
             Ok(Command::Quit) => {
-                replies::ok("bye", out);
+                replies::ok(self.policy.wording, texts::BYE, out);
                 return AuthorizationStep::Close(CloseReason::Quit);
             }
             Ok(
@@ -110,7 +115,7 @@ impl Authorization {
                 | Command::Stat
                 | Command::Top(..)
                 | Command::Uidl(_),
-            ) => return self.bad("log in first", out),
+            ) => return self.bad(texts::LOG_IN_FIRST, out),
             Err(Unusable::Bad(text)) => return self.bad(text, out),
             Err(Unusable::Foreign) => return AuthorizationStep::Close(CloseReason::ForeignProtocol),
         }
@@ -122,17 +127,17 @@ impl Authorization {
         // RFC 2595 §2.3. Refused before the password is on the wire, and without [AUTH] (RFC 3206 §5), which
         // would make the client ask its user for another password.
         if !self.policy.allows_passwords() {
-            return self.bad("TLS is required before login", out);
+            return self.bad(texts::TLS_REQUIRED, out);
         }
         self.user = Some(name.to_owned());
-        replies::ok("send PASS", out);
+        replies::ok(self.policy.wording, texts::SEND_PASS, out);
         AuthorizationStep::Continue(self)
     }
 
     fn pass(mut self, password: &[u8], out: &mut Vec<u8>) -> AuthorizationStep {
         // Without a USER that was taken there is no PASS; so this also keeps what `user` keeps.
         let Some(login) = self.user.take() else {
-            return self.bad("send USER first", out);
+            return self.bad(texts::SEND_USER_FIRST, out);
         };
         let credentials = Credentials { login, password: Password::new(password) };
         AuthorizationStep::Login(Login::new(self), credentials)
@@ -140,23 +145,23 @@ impl Authorization {
 
     fn apop(self, name: &str, digest: [u8; 16], out: &mut Vec<u8>) -> AuthorizationStep {
         if self.policy.apop.is_none() {
-            return self.bad("APOP is not offered here", out);
+            return self.bad(texts::NO_APOP, out);
         }
         AuthorizationStep::Apop(Login::new(self), ApopCredentials { login: name.to_owned(), digest })
     }
 
     fn auth(self, mechanism: &[u8], initial: Option<&[u8]>, out: &mut Vec<u8>) -> AuthorizationStep {
         let Some(mechanism) = Mechanism::from_name(mechanism) else {
-            return self.bad("no such mechanism", out);
+            return self.bad(texts::NO_SUCH_MECHANISM, out);
         };
         if !self.policy.mechanisms.contains(mechanism) {
-            return self.bad("no such mechanism", out);
+            return self.bad(texts::NO_SUCH_MECHANISM, out);
         }
         if !self.policy.offers(mechanism) {
-            return self.bad("TLS is required before login", out);
+            return self.bad(texts::TLS_REQUIRED, out);
         }
         let initial = match initial.map(sasl::initial) {
-            Some(None) => return self.bad("that is not base64", out),
+            Some(None) => return self.bad(texts::NOT_BASE64, out),
             Some(initial) => initial,
             None => None,
         };
@@ -167,9 +172,9 @@ impl Authorization {
         let mut mechanisms =
             self.policy.mechanisms.iter().filter(|&mechanism| self.policy.offers(mechanism)).peekable();
         if mechanisms.peek().is_none() {
-            return self.bad("AUTH is not offered here", out);
+            return self.bad(texts::NO_AUTH, out);
         }
-        replies::ok("mechanisms follow", out);
+        replies::ok(self.policy.wording, texts::MECHANISMS_FOLLOW, out);
         for mechanism in mechanisms {
             out.extend_from_slice(mechanism.as_str().as_bytes());
             out.extend_from_slice(b"\r\n");
@@ -178,33 +183,53 @@ impl Authorization {
         AuthorizationStep::Continue(self)
     }
 
+    fn lang(mut self, range: &[u8], out: &mut Vec<u8>) -> AuthorizationStep {
+        let Some(language) = Language::for_range(range) else {
+            return self.bad(texts::NO_SUCH_LANGUAGE, out);
+        };
+        self.policy.wording.language = language;
+        replies::language_changed(self.policy.wording, out);
+        AuthorizationStep::Continue(self)
+    }
+
+    fn utf8(mut self, out: &mut Vec<u8>) -> AuthorizationStep {
+        if self.policy.wording.utf8 {
+            return self.bad(texts::UTF8_ALREADY, out);
+        }
+        self.policy.wording.utf8 = true;
+        replies::ok(self.policy.wording, texts::UTF8_ON, out);
+        AuthorizationStep::Continue(self)
+    }
+
     fn stls(self, out: &mut Vec<u8>) -> AuthorizationStep {
         match self.policy.tls {
+            // RFC 6856 §2.1: whoever asks for TLS does so first.
+            Tls::Available if self.policy.wording.utf8 => self.bad(texts::TLS_BEFORE_UTF8, out),
             Tls::Available => {
-                replies::ok("begin TLS", out);
+                replies::ok(self.policy.wording, texts::BEGIN_TLS, out);
                 AuthorizationStep::StartTls(StartTls::new(self))
             }
-            Tls::Active => self.bad("TLS is active already", out),
-            Tls::Unavailable => self.bad("TLS is not available", out),
+            Tls::Active => self.bad(texts::TLS_ACTIVE, out),
+            Tls::Unavailable => self.bad(texts::NO_TLS, out),
         }
     }
 
     fn forward(mut self, client: ForwardedClient, out: &mut Vec<u8>) -> AuthorizationStep {
         if !self.policy.forwarding {
-            return self.bad("this is taken from trusted proxies only", out);
+            return self.bad(texts::NOT_TRUSTED, out);
         }
         // It may have been another client's.
         self.user = None;
         AuthorizationStep::Forwarded(Forwarding::new(self), client)
     }
 
-    fn bad(mut self, text: &'static str, out: &mut Vec<u8>) -> AuthorizationStep {
+    fn bad(mut self, text: Text, out: &mut Vec<u8>) -> AuthorizationStep {
         self.bad_commands += 1;
         if self.bad_commands >= self.policy.max_bad_commands {
-            replies::err("too many bad commands", out);
+            replies::err(self.policy.wording, texts::TOO_MANY_BAD_COMMANDS, out);
             return AuthorizationStep::Close(CloseReason::TooManyBadCommands);
         }
-        replies::err(text, out);
+        replies::err(self.policy.wording, text, out);
         AuthorizationStep::Continue(self)
     }
 }

@@ -1,7 +1,7 @@
 //! CAPA (RFC 2449 §5).
 
 use crate::policy::{Policy, Tls};
-use crate::replies;
+use crate::{replies, texts};
 
 /// Which state asks: some capabilities depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,8 +12,10 @@ pub(crate) enum Phase {
 
 /// Answers CAPA.
 pub(crate) fn list(policy: &Policy, phase: Phase, out: &mut Vec<u8>) {
-    replies::ok("capability list follows", out);
-    out.extend_from_slice(b"TOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\n");
+    replies::ok(policy.wording, texts::CAPABILITIES_FOLLOW, out);
+    out.extend_from_slice(
+        b"TOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\nUTF8 USER\r\nLANG\r\n",
+    );
     if policy.allows_passwords() {
         out.extend_from_slice(b"USER\r\n");
     }
@@ -67,7 +69,7 @@ mod tests {
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], "+OK capability list follows");
         assert_eq!(lines[lines.len() - 1], ".");
-        let fixed = "TOP,UIDL,RESP-CODES,AUTH-RESP-CODE,PIPELINING,";
+        let fixed = "TOP,UIDL,RESP-CODES,AUTH-RESP-CODE,PIPELINING,UTF8 USER,LANG,";
         assert_eq!(lines[1..lines.len() - 1].join(","), format!("{fixed}{expected}"));
     }
 

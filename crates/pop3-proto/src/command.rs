@@ -4,6 +4,7 @@ use crate::foreign;
 use crate::forwarded::ForwardedClient;
 use crate::line::Line;
 use crate::number::MessageNumber;
+use crate::texts::{self, Text};
 use crate::verb::{Verb, split};
 
 /// A well-formed command, whatever the state makes of it.
@@ -14,6 +15,8 @@ pub(crate) enum Command<'a> {
     Auth(Option<(&'a [u8], Option<&'a [u8]>)>),
     Capa,
     Dele(MessageNumber),
+    /// A language range, or to be told what there is.
+    Lang(Option<&'a [u8]>),
     List(Option<MessageNumber>),
     Noop,
     Pass(&'a [u8]),
@@ -25,6 +28,7 @@ pub(crate) enum Command<'a> {
     Top(MessageNumber, u64),
     Uidl(Option<MessageNumber>),
     User(&'a str),
+    Utf8,
     /// XOIP, too.
     Xclient(ForwardedClient),
 }
@@ -33,7 +37,7 @@ pub(crate) enum Command<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Unusable {
     /// Answered with this text, and counted.
-    Bad(&'static str),
+    Bad(Text),
     /// From a peer that speaks another protocol.
     Foreign,
 }
@@ -41,13 +45,13 @@ pub(crate) enum Unusable {
 /// A mail address (64 octets, `@`, 255 octets: RFC 5321 §4.5.3.1) is the longest login name there is.
 const MAX_LOGIN_OCTETS: usize = 320;
 
-const BAD_NUMBER: Unusable = Unusable::Bad("that is not a message number");
-const NO_ARGUMENT: Unusable = Unusable::Bad("this command takes no argument");
+const BAD_NUMBER: Unusable = Unusable::Bad(texts::BAD_NUMBER);
+const NO_ARGUMENT: Unusable = Unusable::Bad(texts::NO_ARGUMENT);
 
 impl<'a> Command<'a> {
     pub(crate) fn parse(line: Line<'a>) -> Result<Self, Unusable> {
         let Line::Complete(line) = line else {
-            return Err(Unusable::Bad("the line is too long"));
+            return Err(Unusable::Bad(texts::LINE_TOO_LONG));
         };
         if foreign::is_foreign(line) {
             return Err(Unusable::Foreign);
@@ -60,6 +64,8 @@ impl<'a> Command<'a> {
             Verb::Rset => no_argument(rest, Self::Rset),
             Verb::Stat => no_argument(rest, Self::Stat),
             Verb::Stls => no_argument(rest, Self::Stls),
+            Verb::Utf8 => no_argument(rest, Self::Utf8),
+            Verb::Lang => lang(rest),
             Verb::Dele => one_number(rest).map(Self::Dele),
             Verb::Retr => one_number(rest).map(Self::Retr),
             Verb::List => optional_number(rest).map(Self::List),
@@ -71,7 +77,7 @@ impl<'a> Command<'a> {
             Verb::Auth => auth(rest),
             Verb::Xclient => forwarded(ForwardedClient::parse(arguments(rest))),
             Verb::Xoip => forwarded(ForwardedClient::parse_address(rest.unwrap_or_default().trim_ascii())),
-            Verb::Unknown => Err(Unusable::Bad("unknown command")),
+            Verb::Unknown => Err(Unusable::Bad(texts::UNKNOWN_COMMAND)),
         }
     }
 }
@@ -90,16 +96,16 @@ fn optional_number(rest: Option<&[u8]>) -> Result<Option<MessageNumber>, Unusabl
     match (arguments.next(), arguments.next()) {
         (None, _) => Ok(None),
         (Some(number), None) => MessageNumber::parse(number).map(Some).ok_or(BAD_NUMBER),
-        (Some(_), Some(_)) => Err(Unusable::Bad("one message number at most")),
+        (Some(_), Some(_)) => Err(Unusable::Bad(texts::ONE_NUMBER_AT_MOST)),
     }
 }
 
 fn one_number(rest: Option<&[u8]>) -> Result<MessageNumber, Unusable> {
-    optional_number(rest)?.ok_or(Unusable::Bad("a message number is needed"))
+    optional_number(rest)?.ok_or(Unusable::Bad(texts::NUMBER_NEEDED))
 }
 
 fn top<'a>(rest: Option<&[u8]>) -> Result<Command<'a>, Unusable> {
-    const USAGE: Unusable = Unusable::Bad("a message number and a number of lines are needed");
+    const USAGE: Unusable = Unusable::Bad(texts::TOP_USAGE);
     let mut arguments = arguments(rest);
     let (Some(number), Some(lines), None) = (arguments.next(), arguments.next(), arguments.next()) else {
         return Err(USAGE);
@@ -119,17 +125,17 @@ fn user(rest: Option<&[u8]>) -> Result<Command<'_>, Unusable> {
 }
 
 fn login_name(name: &[u8]) -> Result<&str, Unusable> {
-    let name = str::from_utf8(name).map_err(|_| Unusable::Bad("the name is not UTF-8"))?;
+    let name = str::from_utf8(name).map_err(|_| Unusable::Bad(texts::NAME_NOT_UTF8))?;
     let name = name.trim_matches(' ');
     if name.is_empty() || name.len() > MAX_LOGIN_OCTETS || name.chars().any(char::is_control) {
-        return Err(Unusable::Bad("that is not a login name"));
+        return Err(Unusable::Bad(texts::NO_LOGIN_NAME));
     }
     Ok(name)
 }
 
 /// RFC 1939 §7: a name and 32 hexadecimal digits, lower case. The digest is the last word: names may have spaces.
 fn apop(rest: Option<&[u8]>) -> Result<Command<'_>, Unusable> {
-    const USAGE: Unusable = Unusable::Bad("a login name and a digest of 32 hexadecimal digits are needed");
+    const USAGE: Unusable = Unusable::Bad(texts::APOP_USAGE);
     let rest = rest.unwrap_or_default().trim_ascii_end();
     let space = rest.iter().rposition(|&octet| octet == b' ').ok_or(USAGE)?;
     let name = login_name(&rest[..space])?;
@@ -145,13 +151,21 @@ fn apop(rest: Option<&[u8]>) -> Result<Command<'_>, Unusable> {
     Ok(Command::Apop(name, digest))
 }
 
+fn lang(rest: Option<&[u8]>) -> Result<Command<'_>, Unusable> {
+    let mut arguments = arguments(rest);
+    match (arguments.next(), arguments.next()) {
+        (range, None) => Ok(Command::Lang(range)),
+        _ => Err(Unusable::Bad(texts::LANG_USAGE)),
+    }
+}
+
 /// AUTH alone, with trailing spaces or without, asks for a list (old clients do, before CAPA was).
 fn auth(rest: Option<&[u8]>) -> Result<Command<'_>, Unusable> {
     let mut arguments = arguments(rest);
     match (arguments.next(), arguments.next(), arguments.next()) {
         (None, ..) => Ok(Command::Auth(None)),
         (Some(mechanism), initial, None) => Ok(Command::Auth(Some((mechanism, initial)))),
-        _ => Err(Unusable::Bad("a mechanism and one initial response at most")),
+        _ => Err(Unusable::Bad(texts::AUTH_USAGE)),
     }
 }
 
@@ -159,13 +173,13 @@ fn auth(rest: Option<&[u8]>) -> Result<Command<'_>, Unusable> {
 /// the one space is the password. An empty one is refused here: some directories take it for anonymous.
 fn pass(rest: Option<&[u8]>) -> Result<Command<'_>, Unusable> {
     match rest {
-        None | Some([]) => Err(Unusable::Bad("a password is needed")),
+        None | Some([]) => Err(Unusable::Bad(texts::PASSWORD_NEEDED)),
         Some(password) => Ok(Command::Pass(password)),
     }
 }
 
 fn forwarded<'a>(client: Option<ForwardedClient>) -> Result<Command<'a>, Unusable> {
-    client.map(Command::Xclient).ok_or(Unusable::Bad("that cannot be said of a client"))
+    client.map(Command::Xclient).ok_or(Unusable::Bad(texts::NO_CLIENT))
 }
 
 #[cfg(test)]
@@ -201,7 +215,7 @@ mod tests {
 
     #[test]
     fn arguments_where_there_are_none() {
-        for line in ["STAT 1", "NOOP x", "RSET 1", "QUIT now", "CAPA x", "STLS x"] {
+        for line in ["STAT 1", "NOOP x", "RSET 1", "QUIT now", "CAPA x", "STLS x", "UTF8 x", "LANG de en"] {
             check_bad(line.as_bytes());
         }
     }
@@ -284,7 +298,7 @@ mod tests {
 
     #[test]
     fn what_is_not_offered() {
-        for line in ["LAST", "XTND XMIT", "UTF8", "LANG"] {
+        for line in ["LAST", "XTND XMIT"] {
             assert!(matches!(Command::parse(Line::Complete(line.as_bytes())), Err(Unusable::Bad(_))));
         }
         assert_eq!(Command::parse(Line::Complete(b"GET / HTTP/1.1")), Err(Unusable::Foreign));

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::language::Wording;
 use crate::mechanism::{Mechanism, Mechanisms};
 
 /// The state of TLS on a connection.
@@ -40,6 +41,8 @@ pub struct Policy {
     /// After how many days mail may be removed by the server, announced as EXPIRE (RFC 2449 §6.7).
     /// Default: `None`, announced as NEVER.
     pub expire_days: Option<u32>,
+    /// How the client wants to be answered. Default: in English and ASCII, until UTF8 and LANG.
+    pub wording: Wording,
     /// After this many bad commands the session is closed. Default: 20, more than any client tries out
     /// when it looks for extensions, fewer than a scanner or a misdirected payload needs.
     pub max_bad_commands: u32,
@@ -61,6 +64,7 @@ impl Policy {
             implementation: implementation.into(),
             login_delay_secs: None,
             expire_days: None,
+            wording: Wording::default(),
             max_bad_commands: 20,
             max_refused_logins: 3,
         }

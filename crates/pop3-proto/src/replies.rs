@@ -2,16 +2,15 @@
 //!
 //! The functions append to `out` and do not allocate beyond it.
 
+use crate::language::{Language, Wording};
 use crate::number::MessageNumber;
+use crate::texts::{self, MAX_TEXT_OCTETS, Text};
 use crate::transaction::DropListing;
 
-/// RFC 2449 §4: a reply's first line has 512 octets at most, CRLF included.
-const MAX_TEXT_OCTETS: usize = 440;
-
 /// The header of LIST for the whole maildrop.
-pub fn list_header(totals: DropListing, out: &mut Vec<u8>) {
+pub fn list_header(wording: Wording, totals: DropListing, out: &mut Vec<u8>) {
     out.extend_from_slice(b"+OK ");
-    drop_summary(totals, out);
+    drop_summary(wording, totals, out);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -30,8 +29,8 @@ pub fn list_one(number: MessageNumber, octets: u64, out: &mut Vec<u8>) {
 }
 
 /// The header of UIDL for the whole maildrop.
-pub fn unique_id_header(out: &mut Vec<u8>) {
-    ok("unique-ids follow", out);
+pub fn unique_id_header(wording: Wording, out: &mut Vec<u8>) {
+    ok(wording, texts::UNIQUE_IDS_FOLLOW, out);
 }
 
 /// A unique-id listing: a line of UIDL (RFC 1939 §7).
@@ -54,77 +53,109 @@ pub fn terminator(out: &mut Vec<u8>) {
 }
 
 /// The header of RETR; the byte-stuffed message follows.
-pub fn retrieve_header(octets: u64, out: &mut Vec<u8>) {
+pub fn retrieve_header(wording: Wording, octets: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(b"+OK ");
     integer(octets, out);
-    out.extend_from_slice(b" octets\r\n");
+    out.push(b' ');
+    wording.write(texts::OCTETS, out);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// The header of TOP; the byte-stuffed top of the message follows.
-pub fn top_header(out: &mut Vec<u8>) {
-    ok("top of message follows", out);
+pub fn top_header(wording: Wording, out: &mut Vec<u8>) {
+    ok(wording, texts::TOP_FOLLOWS, out);
 }
 
 /// The number names no message: past the last, marked as deleted, or gone since the session began.
-pub fn no_such_message(out: &mut Vec<u8>) {
-    err("no such message", out);
+pub fn no_such_message(wording: Wording, out: &mut Vec<u8>) {
+    err(wording, texts::NO_SUCH_MESSAGE, out);
 }
 
-/// Something of ours failed and may work later (RFC 3206 §4). Control characters are left out of `text`.
-pub fn temporary_failure(text: &str, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"-ERR [SYS/TEMP] ");
-    clean(text, out);
-    out.extend_from_slice(b"\r\n");
+/// Something of ours failed and may work later (RFC 3206 §4).
+pub fn temporary_failure(wording: Wording, text: Text, out: &mut Vec<u8>) {
+    coded(wording, "SYS/TEMP", text, out);
 }
 
 /// Something of ours failed and a person has to look (RFC 3206 §4).
-pub fn permanent_failure(text: &str, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"-ERR [SYS/PERM] ");
-    clean(text, out);
-    out.extend_from_slice(b"\r\n");
+pub fn permanent_failure(wording: Wording, text: Text, out: &mut Vec<u8>) {
+    coded(wording, "SYS/PERM", text, out);
 }
 
 /// The node is going away; sent between commands.
-pub fn shutting_down(out: &mut Vec<u8>) {
-    temporary_failure("shutting down, please connect again", out);
+pub fn shutting_down(wording: Wording, out: &mut Vec<u8>) {
+    temporary_failure(wording, texts::SHUTTING_DOWN, out);
 }
 
 /// An administrator ended the session; sent between commands. There is no UPDATE.
-pub fn session_ended(out: &mut Vec<u8>) {
-    permanent_failure("the session was ended by an administrator, nothing was deleted", out);
+pub fn session_ended(wording: Wording, out: &mut Vec<u8>) {
+    permanent_failure(wording, texts::SESSION_ENDED, out);
 }
 
 /// The autologout timer ran out (RFC 1939 §3). There is no UPDATE.
-pub fn idle_timeout(out: &mut Vec<u8>) {
-    err("closing after too long a silence, nothing was deleted", out);
+pub fn idle_timeout(wording: Wording, out: &mut Vec<u8>) {
+    err(wording, texts::TOO_LONG_A_SILENCE, out);
 }
 
 /// A limit on connections was reached; sent in place of the greeting.
-pub fn too_many_connections(out: &mut Vec<u8>) {
-    temporary_failure("too many connections, please try later", out);
+pub fn too_many_connections(wording: Wording, out: &mut Vec<u8>) {
+    temporary_failure(wording, texts::TOO_MANY_CONNECTIONS, out);
 }
 
-pub(crate) fn ok(text: &'static str, out: &mut Vec<u8>) {
+/// The languages there are (RFC 6856 §3.1), each by its own name.
+pub(crate) fn languages(wording: Wording, out: &mut Vec<u8>) {
+    ok(wording, texts::LANGUAGES_FOLLOW, out);
+    for language in Language::ALL {
+        out.extend_from_slice(language.tag().as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(language.name().as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    terminator(out);
+}
+
+/// LANG succeeded (RFC 6856 §3.1): the new language's tag, and a text in it.
+pub(crate) fn language_changed(wording: Wording, out: &mut Vec<u8>) {
     out.extend_from_slice(b"+OK ");
-    out.extend_from_slice(text.as_bytes());
+    out.extend_from_slice(wording.language.tag().as_bytes());
+    out.push(b' ');
+    wording.write(texts::LANGUAGE_CHANGED, out);
     out.extend_from_slice(b"\r\n");
 }
 
-pub(crate) fn err(text: &'static str, out: &mut Vec<u8>) {
+pub(crate) fn ok(wording: Wording, text: Text, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"+OK ");
+    wording.write(text, out);
+    out.extend_from_slice(b"\r\n");
+}
+
+pub(crate) fn err(wording: Wording, text: Text, out: &mut Vec<u8>) {
     out.extend_from_slice(b"-ERR ");
-    out.extend_from_slice(text.as_bytes());
+    wording.write(text, out);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// `-ERR` with a response code (RFC 2449 §8).
+pub(crate) fn coded(wording: Wording, code: &'static str, text: Text, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"-ERR [");
+    out.extend_from_slice(code.as_bytes());
+    out.extend_from_slice(b"] ");
+    wording.write(text, out);
     out.extend_from_slice(b"\r\n");
 }
 
 /// `2 messages (320 octets)`, as in the examples of RFC 1939 §5.
-pub(crate) fn drop_summary(totals: DropListing, out: &mut Vec<u8>) {
+pub(crate) fn drop_summary(wording: Wording, totals: DropListing, out: &mut Vec<u8>) {
     integer(u64::from(totals.messages), out);
-    out.extend_from_slice(b" messages (");
+    out.push(b' ');
+    wording.write(texts::MESSAGES, out);
+    out.extend_from_slice(b" (");
     integer(totals.octets, out);
-    out.extend_from_slice(b" octets)");
+    out.push(b' ');
+    wording.write(texts::OCTETS, out);
+    out.push(b')');
 }
 
-/// Text from configuration or a driver, made fit for one line.
+/// Text from configuration, made fit for one line.
 pub(crate) fn clean(text: &str, out: &mut Vec<u8>) {
     let mut left = MAX_TEXT_OCTETS;
     for character in text.chars().filter(|character| !character.is_control()) {
@@ -171,20 +202,25 @@ mod tests {
     fn answers() {
         let one = MessageNumber::new(1).unwrap();
         let totals = DropListing { messages: 2, octets: 320 };
-        check(|out| list_header(totals, out), "+OK 2 messages (320 octets)\r\n");
+        let wording = Wording::default();
+        check(|out| list_header(wording, totals, out), "+OK 2 messages (320 octets)\r\n");
         check(|out| scan_line(one, 120, out), "1 120\r\n");
         check(|out| list_one(one, u64::MAX, out), "+OK 1 18446744073709551615\r\n");
         check(|out| unique_id_line(one, "whqtswO00WBw418f9t5JxYwZ", out), "1 whqtswO00WBw418f9t5JxYwZ\r\n");
         check(|out| unique_id_one(one, "QhdPYR:00WBw1Ph7x7", out), "+OK 1 QhdPYR:00WBw1Ph7x7\r\n");
-        check(|out| retrieve_header(120, out), "+OK 120 octets\r\n");
-        check(shutting_down, "-ERR [SYS/TEMP] shutting down, please connect again\r\n");
+        check(|out| retrieve_header(wording, 120, out), "+OK 120 octets\r\n");
+        let going = "-ERR [SYS/TEMP] shutting down, please connect again\r\n";
+        check(|out| shutting_down(wording, out), going);
+        let german = Wording { language: Language::German, utf8: false };
+        check(|out| list_header(german, totals, out), "+OK 2 Nachrichten (320 Oktette)\r\n");
+        check(|out| no_such_message(german, out), "-ERR diese Nachricht gibt es nicht\r\n");
     }
 
     #[test]
     fn given_text_cannot_break_out_of_its_line() {
-        check(|out| temporary_failure("a\r\n+OK\u{85}\0 b", out), "-ERR [SYS/TEMP] a+OK b\r\n");
+        check(|out| clean("a\r\n+OK\u{85}\0 b", out), "a+OK b");
         let mut out = Vec::new();
-        permanent_failure(&"ä".repeat(4_000), &mut out);
-        assert!(out.len() <= 512 && str::from_utf8(&out).is_ok());
+        clean(&"ä".repeat(4_000), &mut out);
+        assert!(out.len() <= MAX_TEXT_OCTETS && str::from_utf8(&out).is_ok());
     }
 }

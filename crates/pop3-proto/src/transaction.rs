@@ -2,11 +2,13 @@
 
 use crate::capabilities::{self, Phase};
 use crate::command::{Command, Unusable};
+use crate::language::{Language, Wording};
 use crate::line::Line;
 use crate::marks::DeletionMarks;
 use crate::number::MessageNumber;
 use crate::policy::{CloseReason, Policy};
 use crate::replies;
+use crate::texts::{self, Text};
 use crate::update::Update;
 
 /// How many messages there are and how many octets they have: what STAT answers.
@@ -85,6 +87,11 @@ impl Transaction {
         self
     }
 
+    /// How the client wants to be answered.
+    pub fn wording(&self) -> Wording {
+        self.policy.wording
+    }
+
     /// Whether the message is marked as deleted.
     pub fn is_deleted(&self, number: MessageNumber) -> bool {
         self.deleted.contains(number)
@@ -109,20 +116,28 @@ impl Transaction {
     /// Answers [`Request::Delete`]: marks the message, whose octets leave the totals.
     pub fn deleted(&mut self, number: MessageNumber, octets: u64, out: &mut Vec<u8>) {
         if number.get() > self.listing.messages || !self.deleted.insert(number) {
-            return replies::no_such_message(out);
+            return replies::no_such_message(self.policy.wording, out);
         }
         self.deleted_listing.messages += 1;
         self.deleted_listing.octets = self.deleted_listing.octets.saturating_add(octets);
-        replies::ok("message deleted", out);
+        replies::ok(self.policy.wording, texts::MESSAGE_DELETED, out);
     }
 
     /// Processes one line.
     pub fn line(mut self, line: Line<'_>, out: &mut Vec<u8>) -> TransactionStep {
         match Command::parse(line) {
             Ok(Command::Stat) => self.stat(out),
-            Ok(Command::Noop) => replies::ok("nothing done", out),
+            Ok(Command::Noop) => replies::ok(self.policy.wording, texts::NOTHING_DONE, out),
             Ok(Command::Rset) => self.reset(out),
             Ok(Command::Capa) => capabilities::list(&self.policy, Phase::Transaction, out),
+            Ok(Command::Lang(None)) => replies::languages(self.policy.wording, out),
+            Ok(Command::Lang(Some(range))) => match Language::for_range(range) {
+                Some(language) => {
+                    self.policy.wording.language = language;
+                    replies::language_changed(self.policy.wording, out);
+                }
+                None => return self.bad(texts::NO_SUCH_LANGUAGE, out),
+            },
             Ok(Command::List(None)) => return TransactionStep::Request(self, Request::List(None)),
             Ok(Command::Uidl(None)) => return TransactionStep::Request(self, Request::UniqueIds(None)),
             Ok(Command::List(Some(number))) => return self.request(number, Request::List(Some(number)), out),
@@ -132,20 +147,21 @@ impl Transaction {
             Ok(Command::Retr(number)) => return self.request(number, Request::Retrieve(number), out),
             Ok(Command::Top(number, lines)) => return self.request(number, Request::Top(number, lines), out),
             Ok(Command::Dele(_)) if self.read_only => {
-                replies::permanent_failure("this login may read and not delete", out);
+                replies::permanent_failure(self.policy.wording, texts::READ_ONLY, out);
             }
             Ok(Command::Dele(number)) => return self.request(number, Request::Delete(number), out),
             Ok(Command::Quit) => return TransactionStep::Quit(self.quit()),
-            // RFC 2595 §4: STLS is permitted in AUTHORIZATION only.
+            // RFC 2595 §4, RFC 6856 §2.1: STLS and UTF8 are permitted in AUTHORIZATION only.
             Ok(
                 Command::User(_)
                 | Command::Pass(_)
                 | Command::Apop(..)
                 | Command::Auth(_)
                 | Command::Stls
+                | Command::Utf8
                 | Command::Xclient(_),
             ) => {
-                return self.bad("you are logged in already", out);
+                return self.bad(texts::LOGGED_IN_ALREADY, out);
             }
             Err(Unusable::Bad(text)) => return self.bad(text, out),
             Err(Unusable::Foreign) => return TransactionStep::Close(CloseReason::ForeignProtocol),
@@ -165,15 +181,17 @@ impl Transaction {
     fn reset(&mut self, out: &mut Vec<u8>) {
         self.deleted = DeletionMarks::default();
         self.deleted_listing = DropListing::default();
-        out.extend_from_slice(b"+OK maildrop has ");
-        replies::drop_summary(self.totals(), out);
+        out.extend_from_slice(b"+OK ");
+        self.policy.wording.write(texts::MAILDROP_HAS, out);
+        out.push(b' ');
+        replies::drop_summary(self.policy.wording, self.totals(), out);
         out.extend_from_slice(b"\r\n");
     }
 
     /// Lets the request through if its number names a message.
     fn request(self, number: MessageNumber, request: Request, out: &mut Vec<u8>) -> TransactionStep {
         if number.get() > self.listing.messages || self.deleted.contains(number) {
-            replies::no_such_message(out);
+            replies::no_such_message(self.policy.wording, out);
             return TransactionStep::Continue(self);
         }
         TransactionStep::Request(self, request)
@@ -181,16 +199,16 @@ impl Transaction {
 
     /// Enters UPDATE. This is the only way to build an [`Update`] (RFC 1939 §6).
     fn quit(self) -> Update {
-        Update::new(self.deleted)
+        Update::new(self.deleted, self.policy.wording)
     }
 
-    fn bad(mut self, text: &'static str, out: &mut Vec<u8>) -> TransactionStep {
+    fn bad(mut self, text: Text, out: &mut Vec<u8>) -> TransactionStep {
         self.bad_commands += 1;
         if self.bad_commands >= self.policy.max_bad_commands {
-            replies::err("too many bad commands, nothing was deleted", out);
+            replies::err(self.policy.wording, texts::TOO_MANY_BAD_COMMANDS_KEPT, out);
             return TransactionStep::Close(CloseReason::TooManyBadCommands);
         }
-        replies::err(text, out);
+        replies::err(self.policy.wording, text, out);
         TransactionStep::Continue(self)
     }
 }

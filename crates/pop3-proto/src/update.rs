@@ -1,8 +1,9 @@
 //! UPDATE: the only state that may remove mail (RFC 1939 §6).
 
+use crate::language::Wording;
 use crate::marks::DeletionMarks;
 use crate::number::MessageNumber;
-use crate::replies;
+use crate::{replies, texts};
 
 /// The deletions a client asked for and confirmed by QUIT.
 ///
@@ -12,11 +13,12 @@ use crate::replies;
 #[must_use]
 pub struct Update {
     deleted: DeletionMarks,
+    wording: Wording,
 }
 
 impl Update {
-    pub(crate) fn new(deleted: DeletionMarks) -> Self {
-        Self { deleted }
+    pub(crate) fn new(deleted: DeletionMarks, wording: Wording) -> Self {
+        Self { deleted, wording }
     }
 
     /// The messages to remove, ascending.
@@ -36,12 +38,12 @@ impl Update {
 
     /// Everything asked for is removed.
     pub fn committed(self, out: &mut Vec<u8>) {
-        replies::ok("bye", out);
+        replies::ok(self.wording, texts::BYE, out);
     }
 
     /// Nothing is known to be removed (RFC 1939 §6: a server that cannot remove what was asked for says
     /// `-ERR`).
     pub fn failed(self, out: &mut Vec<u8>) {
-        replies::temporary_failure("deletions could not be committed, please try again later", out);
+        replies::temporary_failure(self.wording, texts::NOT_COMMITTED, out);
     }
 }

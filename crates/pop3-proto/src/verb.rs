@@ -43,6 +43,8 @@ verbs! {
     Capa = "capa",
     /// RFC 1939 §5.
     Dele = "dele",
+    /// RFC 6856 §3.
+    Lang = "lang",
     /// RFC 1939 §5.
     List = "list",
     /// RFC 1939 §5.
@@ -65,6 +67,8 @@ verbs! {
     Uidl = "uidl",
     /// RFC 1939 §7.
     User = "user",
+    /// RFC 6856 §2.
+    Utf8 = "utf8",
     /// Dovecot's, after Postfix's.
     Xclient = "xclient",
     /// The same of other proxies.

@@ -3,7 +3,9 @@
 use std::time::Instant;
 
 use auth::{AuthError, Password, Penalty, Verified};
-use maildrop::{Access, LoginMechanism, LoginScope, OpenError, OpenMaildrop, State, TenantId, port::Traffic};
+use maildrop::{
+    Access, Form, LoginMechanism, LoginScope, OpenError, OpenMaildrop, State, TenantId, port::Traffic,
+};
 use pop3_proto::{
     ApopCredentials, Authorization, AuthorizationStep, CloseReason, Credentials, DropListing, Login, Refusal,
     StartTls, Terms, Tls, Transaction, Verb,
@@ -45,6 +47,7 @@ pub(super) enum How {
 impl Session<'_> {
     pub(super) async fn authorize(&mut self, mut state: Authorization) -> Result<Authorized, End> {
         loop {
+            self.wording = state.policy().wording;
             let (command, step) = loop {
                 if let Some(line) = self.lines.next_line() {
                     let command = self.service.metrics.pop3.command(Verb::of(line));
@@ -219,7 +222,7 @@ impl Session<'_> {
                 continue;
             }
             let start = Instant::now();
-            let opened = self.service.maildrops.open(&verified.access, self.id.as_str(), &peer).await;
+            let opened = self.open_maildrop(&verified.access, &peer).await;
             self.service.metrics.pop3.opened(open_outcome(&opened), start);
             match opened {
                 Ok(maildrop) => return Ok(maildrop),
@@ -246,6 +249,12 @@ impl Session<'_> {
                 }
             }
         }
+    }
+
+    async fn open_maildrop(&self, access: &Access, peer: &str) -> Result<OpenMaildrop, OpenError> {
+        let maildrop = self.service.maildrops.open(access, self.id.as_str(), peer).await?;
+        let form = if self.wording.utf8 { Form::Native } else { Form::Ascii };
+        Ok(maildrop.in_form(form).await?)
     }
 
     /// Whether tenant and mailbox let this login in. Asked only of who has the right password: to others they

@@ -21,7 +21,7 @@ impl Session<'_> {
             self.client.set_id(id.into());
         }
         if !self.seat.move_to(self.client.peer) {
-            replies::too_many_connections(&mut self.wire.out);
+            replies::too_many_connections(self.wording, &mut self.wire.out);
             return None;
         }
         self.client.record(&tracing::Span::current(), self.service.config.log_clients);

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use maildrop::{ClientWorkaround, CommitError, OpenMaildrop, RetrieveError, Retrieved, port::Traffic};
 use pop3_proto::{
     ByteStuffer, DropListing, MessageNumber, Request, TopLimit, Transaction, TransactionStep, Update, Verb,
-    replies,
+    replies, texts,
 };
 use tracing::{error, warn};
 
@@ -20,6 +20,7 @@ impl Session<'_> {
         mut maildrop: Box<OpenMaildrop>,
     ) -> Result<&'static str, End> {
         loop {
+            self.wording = state.wording();
             let (command, step) = loop {
                 if let Some(line) = self.lines.next_line() {
                     let command = self.service.metrics.pop3.command(Verb::of(line));
@@ -64,7 +65,7 @@ impl Session<'_> {
             Request::List(Some(number)) => {
                 match octets(maildrop, number) {
                     Some(octets) => replies::list_one(number, octets, &mut self.wire.out),
-                    None => replies::no_such_message(&mut self.wire.out),
+                    None => replies::no_such_message(self.wording, &mut self.wire.out),
                 }
                 Ok(())
             }
@@ -75,14 +76,14 @@ impl Session<'_> {
                         listing.write_unique_id(number.index(), &mut unique_id);
                         replies::unique_id_one(number, &unique_id, &mut self.wire.out);
                     }
-                    None => replies::no_such_message(&mut self.wire.out),
+                    None => replies::no_such_message(self.wording, &mut self.wire.out),
                 }
                 Ok(())
             }
             Request::Delete(number) => {
                 match octets(maildrop, number) {
                     Some(octets) => state.deleted(number, octets, &mut self.wire.out),
-                    None => replies::no_such_message(&mut self.wire.out),
+                    None => replies::no_such_message(self.wording, &mut self.wire.out),
                 }
                 Ok(())
             }
@@ -115,7 +116,7 @@ impl Session<'_> {
             }
             Err(error) => {
                 warn!(error = &error as &dyn std::error::Error, "listing could not be read");
-                replies::temporary_failure("maildrop cannot be listed now", &mut self.wire.out);
+                replies::temporary_failure(self.wording, texts::LISTING_UNAVAILABLE, &mut self.wire.out);
                 false
             }
         }
@@ -123,7 +124,7 @@ impl Session<'_> {
 
     async fn list(&mut self, state: &Transaction, maildrop: &OpenMaildrop) -> Result<(), End> {
         let Some(listing) = maildrop.known_listing() else { return Ok(()) };
-        replies::list_header(state.totals(), &mut self.wire.out);
+        replies::list_header(self.wording, state.totals(), &mut self.wire.out);
         for position in 0..listing.len() {
             let number = MessageNumber::from_index(position).filter(|number| !state.is_deleted(*number));
             if let (Some(number), Some(entry)) = (number, listing.get(position)) {
@@ -137,7 +138,7 @@ impl Session<'_> {
 
     async fn unique_ids(&mut self, state: &Transaction, maildrop: &OpenMaildrop) -> Result<(), End> {
         let Some(listing) = maildrop.known_listing() else { return Ok(()) };
-        replies::unique_id_header(&mut self.wire.out);
+        replies::unique_id_header(self.wording, &mut self.wire.out);
         let mut unique_id = String::new();
         for position in 0..listing.len() {
             let number = MessageNumber::from_index(position).filter(|number| !state.is_deleted(*number));
@@ -159,7 +160,7 @@ impl Session<'_> {
         let may = self.service.tenancy.traffic.may_send(tenant, mailbox, rules).await.unwrap_or(true);
         if !may {
             self.service.metrics.tenants.refusal(tenant, "daily_octets");
-            replies::temporary_failure("today's limit of transfer is reached", &mut self.wire.out);
+            replies::temporary_failure(self.wording, texts::DAILY_LIMIT, &mut self.wire.out);
         }
         may
     }
@@ -185,10 +186,10 @@ impl Session<'_> {
     }
 
     async fn send_whole(&mut self, maildrop: &OpenMaildrop, mut retrieved: Retrieved) -> Result<(), End> {
-        replies::retrieve_header(retrieved.octets, &mut self.wire.out);
+        replies::retrieve_header(self.wording, retrieved.octets, &mut self.wire.out);
         let no_nuls = maildrop.rules().mailbox.bends(ClientWorkaround::OutlookNoNuls);
         let mut stuffer = ByteStuffer::new();
-        stuffer.push(retrieved.prefix.as_bytes(), &mut self.wire.out);
+        stuffer.push(&retrieved.prefix, &mut self.wire.out);
         let mut sent = retrieved.prefix.len() as u64;
         while let Some(chunk) = retrieved.next().await {
             let chunk = bent(chunk.map_err(|error| broken_off(&error))?, no_nuls);
@@ -218,11 +219,11 @@ impl Session<'_> {
         mut retrieved: Retrieved,
         lines: u64,
     ) -> Result<(), End> {
-        replies::top_header(&mut self.wire.out);
+        replies::top_header(self.wording, &mut self.wire.out);
         let no_nuls = maildrop.rules().mailbox.bends(ClientWorkaround::OutlookNoNuls);
         let mut stuffer = ByteStuffer::new();
         let mut limit = TopLimit::new(lines);
-        stuffer.push(retrieved.prefix.as_bytes(), &mut self.wire.out);
+        stuffer.push(&retrieved.prefix, &mut self.wire.out);
         // A header line before the stored ones: it cannot be the blank line that ends them.
         while !limit.done() {
             let Some(chunk) = retrieved.next().await else { break };
@@ -236,11 +237,13 @@ impl Session<'_> {
     }
 
     fn refuse(&mut self, error: &RetrieveError) {
-        let out = &mut self.wire.out;
+        let (wording, out) = (self.wording, &mut self.wire.out);
         match error {
-            RetrieveError::Vanished => replies::no_such_message(out),
-            RetrieveError::Unavailable => replies::temporary_failure("message cannot be read now", out),
-            RetrieveError::Damaged => replies::permanent_failure("message is damaged", out),
+            RetrieveError::Vanished => replies::no_such_message(wording, out),
+            RetrieveError::Unavailable => {
+                replies::temporary_failure(wording, texts::MESSAGE_UNAVAILABLE, out);
+            }
+            RetrieveError::Damaged => replies::permanent_failure(wording, texts::MESSAGE_DAMAGED, out),
         }
     }
 

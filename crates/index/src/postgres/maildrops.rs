@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use maildrop::{
-    Actor, Listing, LockToken, MailboxId, MessageInfo, MessageRow, NodeId, StoredEntry, TenantId, Uid,
+    Actor, Form, Listing, LockToken, MailboxId, MessageInfo, MessageRow, NodeId, StoredEntry, TenantId, Uid,
     port::{
         CommitOutcome, Index, IndexError, KeptMore, NewMessage, OpenOutcome, OpenRequest, Pulse, RowOutcome,
         SessionInfo, Usage,
@@ -52,8 +52,9 @@ impl Index for Postgres {
         tenant: TenantId,
         mailbox: MailboxId,
         before: Uid,
+        form: Form,
     ) -> Result<Listing, IndexError> {
-        self.listing(tenant, mailbox, before).await
+        self.listing(tenant, mailbox, before, form).await
     }
 
     async fn messages(

@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 
 use crate::{backend::Backend, fixture::*};
 
-const DAY: Duration = Duration::from_hours(24);
+pub(crate) const DAY: Duration = Duration::from_hours(24);
 
 pub(crate) async fn what_is_kept_can_be_restored(backend: &Backend) {
     let store = &backend.store;

@@ -1,11 +1,11 @@
 //! Delivery: rows, uids and counters in one transaction (P1, P4).
 
 use maildrop::{
-    MailboxId, Uid, UniqueId,
+    Form, MailboxId, Uid, UniqueId,
     port::{NewMessage, RowOutcome},
 };
 
-use crate::{backend::Backend, fixture::*};
+use crate::{backend::Backend, deleted::DAY, fixture::*};
 
 pub(crate) async fn rows_uids_and_counters_agree(backend: &Backend) {
     let store = &backend.store;
@@ -101,7 +101,7 @@ pub(crate) async fn listings_keep_order_and_bounds(backend: &Backend) {
     for octets in 1..=7 {
         deliver(store, tenant, a, octets).await;
     }
-    let listing = store.index.listing(tenant, a, Uid(6)).await.unwrap();
+    let listing = store.index.listing(tenant, a, Uid(6), Form::Ascii).await.unwrap();
     assert_eq!(listing.len(), 5, "what came later is not seen");
     assert_eq!(listing.octets(), 15);
     assert!((0..5).all(|i| listing.get(i).unwrap().octets == i as u64 + 1));
@@ -117,7 +117,7 @@ pub(crate) async fn imported_unique_ids_are_kept(backend: &Backend) {
         let unique_id = name.map(|n| UniqueId::try_from(n.to_owned()).unwrap());
         store.index.deliver(tenant, &entry(), &[NewMessage { unique_id, ..message(a, 1) }]).await.unwrap();
     }
-    let listing = store.index.listing(tenant, a, Uid(100)).await.unwrap();
+    let listing = store.index.listing(tenant, a, Uid(100), Form::Ascii).await.unwrap();
     let unique_ids: Vec<_> = (0..4)
         .map(|i| {
             let mut text = String::new();
@@ -140,4 +140,40 @@ pub(crate) async fn a_repeated_delivery_of_what_was_deleted_is_no_refusal(backen
     // Its answer was lost, and its owner was quick.
     assert_eq!(store.index.deliver(tenant, &entry, &new).await.unwrap(), [RowOutcome::DeliveredBefore]);
     assert!(uids(store, tenant, a).await.is_empty());
+}
+
+/// A message with an 8-bit header has two lengths, whatever becomes of it.
+pub(crate) async fn octets_are_those_of_the_form(backend: &Backend) {
+    let store = &backend.store;
+    let tenant = tenant(store, "one").await;
+    let a = mailbox(store, tenant, "a@one.test", None).await;
+    let new = [(100, None), (100, Some(30)), (100, Some(-5)), (100, Some(0))]
+        .map(|(octets, extra)| NewMessage { ascii_extra: extra, ..message(a, octets) });
+    for message in new {
+        store.index.deliver(tenant, &entry(), &[message]).await.unwrap();
+    }
+    let listed = async |form| {
+        let listing = store.index.listing(tenant, a, Uid(100), form).await.unwrap();
+        (0..listing.len()).map(|i| listing.get(i).unwrap().octets).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(Form::Ascii).await, [100, 100, 100, 100]);
+    assert_eq!(listed(Form::Native).await, [100, 70, 105, 100]);
+    let rows = store.index.messages(tenant, a, Uid(1), Uid(100), 10).await.unwrap();
+    let of_rows = |form| rows.iter().map(|row| row.octets_in(form)).collect::<Vec<_>>();
+    assert_eq!(of_rows(Form::Ascii), [100, 100, 100, 100]);
+    assert_eq!(of_rows(Form::Native), [100, 70, 105, 100]);
+    assert_eq!(
+        rows.iter().map(|row| row.ascii_extra).collect::<Vec<_>>(),
+        [None, Some(30), Some(-5), Some(0)]
+    );
+    let at = store.directory.mailbox(tenant, &address("a@one.test")).await.unwrap().unwrap();
+    assert_eq!(at.octets, 400, "counters are of what most clients see");
+    // Both ways out of the maildrop, and back.
+    let gone = store.index.remove_messages(tenant, a, &[Uid(2)], DAY, &actor(), AT).await.unwrap();
+    assert_eq!(gone, [Uid(2)]);
+    let restored = store.index.restore_message(tenant, a, Uid(2), &actor(), AT).await.unwrap();
+    assert_eq!(restored, RowOutcome::Delivered(Uid(5)));
+    let (_, row) = store.index.message(tenant, a, Uid(5)).await.unwrap().unwrap();
+    assert_eq!((row.octets, row.ascii_extra), (100, Some(30)));
+    assert_eq!(listed(Form::Native).await, [100, 105, 100, 70]);
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use index::Store;
 use maildrop::{
-    Actor, Address, Digest, Domain, DomainName, Extent, LockToken, Mailbox, MailboxId, MailboxSettings,
+    Actor, Address, Digest, Domain, DomainName, Extent, Form, LockToken, Mailbox, MailboxId, MailboxSettings,
     NewMailbox, NodeId, PackId, SealedKey, State, StoredEntry, Tenant, TenantId, TenantName, TenantSettings,
     Uid,
     port::{Conflict, NewMessage, OpenOutcome, OpenRequest, Opened, RowOutcome},
@@ -94,6 +94,7 @@ pub(crate) fn message(mailbox: MailboxId, octets: u64) -> NewMessage {
     NewMessage {
         mailbox,
         octets,
+        ascii_extra: None,
         header_octets: 10,
         digest: Digest([7; 32]),
         delivered_to: "a@one.test".into(),
@@ -160,6 +161,6 @@ pub(crate) async fn opened(
 }
 
 pub(crate) async fn uids(store: &Store, tenant: TenantId, mailbox: MailboxId) -> Vec<u64> {
-    let listing = store.index.listing(tenant, mailbox, Uid(u64::MAX >> 1)).await.unwrap();
+    let listing = store.index.listing(tenant, mailbox, Uid(u64::MAX >> 1), Form::Ascii).await.unwrap();
     (0..listing.len()).map(|i| listing.get(i).unwrap().uid.0).collect()
 }

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use time::OffsetDateTime;
 
 use crate::{
-    Actor, Address, Digest, Listing, LockToken, MailboxId, MessageInfo, MessageRow, NodeId, StoredEntry,
-    TenantId, Uid, UniqueId,
+    Actor, Address, Digest, Form, Listing, LockToken, MailboxId, MessageInfo, MessageRow, NodeId,
+    StoredEntry, TenantId, Uid, UniqueId,
 };
 
 /// The mailbox index.
@@ -24,9 +24,14 @@ pub trait Index: Send + Sync + std::fmt::Debug {
     async fn release(&self, tenant: TenantId, mailbox: MailboxId, token: LockToken)
     -> Result<(), IndexError>;
 
-    /// The maildrop's messages with a uid under `before`, in order of uid.
-    async fn listing(&self, tenant: TenantId, mailbox: MailboxId, before: Uid)
-    -> Result<Listing, IndexError>;
+    /// The maildrop's messages with a uid under `before`, in order of uid, with their octets in this form.
+    async fn listing(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        before: Uid,
+        form: Form,
+    ) -> Result<Listing, IndexError>;
 
     /// Up to `limit` rows of the maildrop in order of uid, from `from` to under `before`.
     async fn messages(
@@ -263,8 +268,10 @@ pub enum CommitOutcome {
 pub struct NewMessage {
     /// The mailbox.
     pub mailbox: MailboxId,
-    /// Octets that RETR will send, `Delivered-To` included.
+    /// Octets that RETR will send, `Delivered-To` included, in [`Form::Ascii`].
     pub octets: u64,
+    /// By how many of them that is more than in [`Form::Native`], where the two differ.
+    pub ascii_extra: Option<i64>,
     /// Octets of the stored header.
     pub header_octets: u64,
     /// Hash of the stored octets.

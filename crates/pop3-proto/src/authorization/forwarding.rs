@@ -1,7 +1,7 @@
 //! The moment between XCLIENT and its answer.
 
 use crate::authorization::Authorization;
-use crate::replies;
+use crate::{replies, texts};
 
 /// A proxy said for whom it speaks, and the driver has to see what that client may do. A driver that has no
 /// room for the client answers by [`crate::replies::too_many_connections`] and closes.
@@ -18,7 +18,7 @@ impl Forwarding {
     pub fn accept(self, plaintext_login: bool, out: &mut Vec<u8>) -> Authorization {
         let mut state = self.0;
         state.policy.plaintext_login = plaintext_login;
-        replies::ok("noted", out);
+        replies::ok(state.policy.wording, texts::NOTED, out);
         state
     }
 }

@@ -3,6 +3,7 @@
 use crate::authorization::{Authorization, AuthorizationStep};
 use crate::policy::CloseReason;
 use crate::replies;
+use crate::texts::{self, Text};
 use crate::transaction::{DropListing, Transaction};
 
 /// A login that waits for its answer. No line can be processed meanwhile, so what a client pipelined behind
@@ -36,14 +37,15 @@ impl Login {
     /// The maildrop is open and locked: enters TRANSACTION. No number is named in the reply, so the driver
     /// may still correct `listing` by [`Transaction::totals_replaced`].
     pub fn accept(self, listing: DropListing, out: &mut Vec<u8>) -> Transaction {
-        replies::ok("maildrop locked and ready", out);
+        replies::ok(self.0.policy.wording, texts::READY, out);
         Transaction::new(self.0.policy, listing, self.0.bad_commands)
     }
 
     /// The login failed. After [`crate::Policy::max_refused_logins`] the session is over.
     pub fn refuse(self, refusal: Refusal, out: &mut Vec<u8>) -> AuthorizationStep {
         let mut state = self.0;
-        replies::err(refusal.text(), out);
+        let (code, text) = refusal.code_and_text();
+        replies::coded(state.policy.wording, code, text, out);
         state.refused_logins += 1;
         if state.refused_logins >= state.policy.max_refused_logins {
             return AuthorizationStep::Close(CloseReason::TooManyRefusedLogins);
@@ -53,14 +55,14 @@ impl Login {
 }
 
 impl Refusal {
-    fn text(self) -> &'static str {
+    fn code_and_text(self) -> (&'static str, Text) {
         match self {
-            Self::BadCredentials => "[AUTH] wrong login name or password",
-            Self::InUse => "[IN-USE] the maildrop is open in another session",
-            Self::Temporary => "[SYS/TEMP] login is not possible right now, please try later",
-            Self::Permanent => "[SYS/PERM] login is disabled, please ask your administrator",
-            Self::TlsRequired => "[SYS/PERM] this mailbox is open over TLS only",
-            Self::LoginDelay => "[LOGIN-DELAY] too soon after the last login, please try later",
+            Self::BadCredentials => ("AUTH", texts::BAD_CREDENTIALS),
+            Self::InUse => ("IN-USE", texts::IN_USE),
+            Self::Temporary => ("SYS/TEMP", texts::LOGIN_UNAVAILABLE),
+            Self::Permanent => ("SYS/PERM", texts::LOGIN_DISABLED),
+            Self::TlsRequired => ("SYS/PERM", texts::TLS_ONLY),
+            Self::LoginDelay => ("LOGIN-DELAY", texts::TOO_SOON),
         }
     }
 }

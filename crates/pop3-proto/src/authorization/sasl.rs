@@ -8,6 +8,7 @@ use crate::authorization::{Authorization, AuthorizationStep, Login};
 use crate::credentials::Token;
 use crate::line::Line;
 use crate::mechanism::Mechanism;
+use crate::texts;
 
 /// The longest token taken, decoded: OAuth tokens, which some issuers fill with all a user may do.
 pub const MAX_TOKEN_OCTETS: usize = 64 * 1024;
@@ -75,12 +76,12 @@ impl SaslChallenged {
     pub fn line(self, line: Line<'_>, out: &mut Vec<u8>) -> SaslStep {
         let Self(exchange) = self;
         match line {
-            Line::TooLong => SaslStep::Ended(exchange.state.bad("the token is too long", out)),
+            Line::TooLong => SaslStep::Ended(exchange.state.bad(texts::TOKEN_TOO_LONG, out)),
             // RFC 5034 §4: the client may give up.
-            Line::Complete(b"*") => SaslStep::Ended(exchange.state.bad("authentication was cancelled", out)),
+            Line::Complete(b"*") => SaslStep::Ended(exchange.state.bad(texts::CANCELLED, out)),
             Line::Complete(line) => match decode(line) {
                 Some(token) => SaslStep::Response(exchange, token),
-                None => SaslStep::Ended(exchange.state.bad("that is not base64", out)),
+                None => SaslStep::Ended(exchange.state.bad(texts::NOT_BASE64, out)),
             },
         }
     }

@@ -1,6 +1,7 @@
 //! The moment between STLS and the handshake.
 
 use crate::authorization::Authorization;
+use crate::language::Wording;
 use crate::policy::Tls;
 
 /// `+OK` is written and the connection is about to change.
@@ -23,6 +24,7 @@ impl StartTls {
         let mut state = self.0;
         state.policy.tls = Tls::Active;
         state.user = None;
+        state.policy.wording = Wording::default();
         state
     }
 }

@@ -204,12 +204,12 @@ impl Connection {
         let numbers = (0..self.maildrop.len()).filter_map(MessageNumber::from_index).filter(kept);
         match request {
             Request::List(None) => {
-                replies::list_header(state.totals(), out);
+                replies::list_header(state.wording(), state.totals(), out);
                 numbers.for_each(|number| replies::scan_line(number, octets(&self.maildrop, number), out));
                 replies::terminator(out);
             }
             Request::UniqueIds(None) => {
-                replies::unique_id_header(out);
+                replies::unique_id_header(state.wording(), out);
                 numbers
                     .for_each(|number| replies::unique_id_line(number, self.maildrop[number.index()].0, out));
                 replies::terminator(out);
@@ -219,11 +219,11 @@ impl Connection {
                 replies::unique_id_one(number, self.maildrop[number.index()].0, out);
             }
             Request::Retrieve(number) => {
-                replies::retrieve_header(octets(&self.maildrop, number), out);
+                replies::retrieve_header(state.wording(), octets(&self.maildrop, number), out);
                 stuff(self.maildrop[number.index()].1.as_bytes(), out);
             }
             Request::Top(number, lines) => {
-                replies::top_header(out);
+                replies::top_header(state.wording(), out);
                 let message = self.maildrop[number.index()].1.as_bytes();
                 stuff(&message[..TopLimit::new(lines).push(message)], out);
             }

@@ -89,6 +89,8 @@ fn stls_before_login() {
         S: RESP-CODES
         S: AUTH-RESP-CODE
         S: PIPELINING
+        S: UTF8 USER
+        S: LANG
         S: STLS
         S: EXPIRE NEVER
         S: IMPLEMENTATION Postern
@@ -102,6 +104,8 @@ fn stls_before_login() {
         S: RESP-CODES
         S: AUTH-RESP-CODE
         S: PIPELINING
+        S: UTF8 USER
+        S: LANG
         S: USER
         S: EXPIRE NEVER
         S: IMPLEMENTATION Postern

@@ -2,6 +2,7 @@
 
 mod driver;
 mod forwarded;
+mod language;
 mod login;
 mod numbers;
 mod properties;

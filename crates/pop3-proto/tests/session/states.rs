@@ -30,7 +30,7 @@ fn commands_of_the_other_state_are_refused() {
         connection.feed(format!("{line}\r\n").as_bytes());
         assert_eq!(connection.out, b"-ERR log in first\r\n", "{line}");
     }
-    for line in ["USER mrose", "PASS secret", "STLS"] {
+    for line in ["USER mrose", "PASS secret", "STLS", "UTF8"] {
         let mut connection = logged_in();
         connection.feed(format!("{line}\r\n").as_bytes());
         assert_eq!(connection.out, b"-ERR you are logged in already\r\n", "{line}");

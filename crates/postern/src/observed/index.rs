@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use maildrop::{
-    Actor, Listing, LockToken, MailboxId, MessageInfo, MessageRow, NodeId, StoredEntry, TenantId, Uid,
+    Actor, Form, Listing, LockToken, MailboxId, MessageInfo, MessageRow, NodeId, StoredEntry, TenantId, Uid,
     port::{
         CommitOutcome, Index, IndexError, KeptMore, NewMessage, OpenOutcome, OpenRequest, Pulse, RowOutcome,
         SessionInfo, Usage,
@@ -49,8 +49,9 @@ impl Index for ObservedIndex {
         tenant: TenantId,
         mailbox: MailboxId,
         before: Uid,
+        form: Form,
     ) -> Result<Listing, IndexError> {
-        self.observer.observe("listing", self.index.listing(tenant, mailbox, before)).await
+        self.observer.observe("listing", self.index.listing(tenant, mailbox, before, form)).await
     }
 
     async fn messages(

@@ -89,9 +89,9 @@ impl Postgres {
                   RETURNING *
                  )
                  INSERT INTO messages (tenant_id, mailbox_id, uid, pack_id, pack_offset, pack_length, octets,
-                                       header_octets, received_at, digest, delivered_to)
+                                       header_octets, received_at, digest, delivered_to, ascii_extra)
                  SELECT d.tenant_id, d.mailbox_id, x.uid, d.pack_id, d.pack_offset, d.pack_length, d.octets,
-                        d.header_octets, d.received_at, d.digest, d.delivered_to
+                        d.header_octets, d.received_at, d.digest, d.delivered_to, d.ascii_extra
                    FROM back d, box x
               RETURNING uid",
             )

@@ -29,11 +29,12 @@ impl Postgres {
         let delivered_to: Vec<&str> = messages.iter().map(|m| m.delivered_to.as_str()).collect();
         let unique_ids: Vec<Option<&str>> =
             messages.iter().map(|m| m.unique_id.as_ref().map(maildrop::UniqueId::as_str)).collect();
+        let ascii_extras: Vec<Option<i64>> = messages.iter().map(|m| m.ascii_extra).collect();
         let rows: Vec<(i32, i32, Option<i64>)> = self
             .repeatable(|| {
                 sqlx::query_as(
                     "SELECT place, outcome, uid
-                       FROM deliver_pack($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+                       FROM deliver_pack($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
                 )
                 .bind(tenant.as_uuid())
                 .bind(entry.extent.pack.as_uuid())
@@ -48,6 +49,7 @@ impl Postgres {
                 .bind(&digests)
                 .bind(&delivered_to)
                 .bind(&unique_ids)
+                .bind(&ascii_extras)
                 .fetch_all(&self.pool)
             })
             .await?;

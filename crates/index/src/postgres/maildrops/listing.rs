@@ -1,7 +1,8 @@
 //! What is in a maildrop: its listing, and its messages.
 
 use maildrop::{
-    Digest, Extent, Listing, MailboxId, MessageInfo, MessageRow, PackId, TenantId, Uid, port::IndexError,
+    Digest, Extent, Form, Listing, MailboxId, MessageInfo, MessageRow, PackId, TenantId, Uid,
+    port::IndexError,
 };
 use sqlx::{Row as _, postgres::PgRow};
 
@@ -23,6 +24,7 @@ impl Postgres {
         tenant: TenantId,
         mailbox: MailboxId,
         before: Uid,
+        form: Form,
     ) -> Result<Listing, IndexError> {
         let mut listing = Listing::new(mailbox);
         let mut after = 0_i64;
@@ -34,7 +36,9 @@ impl Postgres {
                         "SELECT coalesce(array_agg(uid), '{}') AS uids, coalesce(array_agg(octets), '{}') AS octets,
                                 coalesce(array_agg(uid) FILTER (WHERE unique_id IS NOT NULL), '{}') AS named,
                                 coalesce(array_agg(unique_id) FILTER (WHERE unique_id IS NOT NULL), '{}') AS names
-                           FROM (SELECT uid, octets, unique_id FROM messages
+                           FROM (SELECT uid, unique_id,
+                                        octets - CASE WHEN $6 THEN coalesce(ascii_extra, 0) ELSE 0 END AS octets
+                                   FROM messages
                                   WHERE tenant_id = $1 AND mailbox_id = $2 AND uid > $3 AND uid < $4
                                     AND EXISTS (SELECT FROM mailboxes WHERE tenant_id = $1 AND mailbox_id = $2)
                                   ORDER BY uid LIMIT $5) AS page",
@@ -44,6 +48,7 @@ impl Postgres {
                     .bind(after)
                     .bind(before.0 as i64)
                     .bind(LISTING_PAGE)
+                    .bind(form == Form::Native)
                     .fetch_one(&self.pool)
                 })
                 .await?;
@@ -74,7 +79,8 @@ impl Postgres {
         let rows = self
             .repeatable(|| {
                 sqlx::query(
-                    "SELECT uid, octets, header_octets, digest, delivered_to, pack_id, pack_offset, pack_length
+                    "SELECT uid, octets, header_octets, digest, delivered_to, pack_id, pack_offset, pack_length,
+                            ascii_extra
                        FROM messages
                       WHERE tenant_id = $1 AND mailbox_id = $2 AND uid >= $3 AND uid < $4
                         AND EXISTS (SELECT FROM mailboxes WHERE tenant_id = $1 AND mailbox_id = $2)
@@ -149,7 +155,7 @@ impl Postgres {
                 let mut tx = self.scoped(tenant).await?;
                 sqlx::query(
                     "SELECT uid, octets, header_octets, digest, delivered_to, pack_id, pack_offset, pack_length,
-                            unique_id, received_at
+                            ascii_extra, unique_id, received_at
                        FROM messages WHERE tenant_id = $1 AND mailbox_id = $2 AND uid = $3",
                 )
                 .bind(tenant.as_uuid())
@@ -163,9 +169,9 @@ impl Postgres {
         let message = message_row(&row)?;
         let info = InfoRow {
             uid: message.uid.0 as i64,
-            unique_id: row.try_get(8).map_err(index_error)?,
+            unique_id: row.try_get(9).map_err(index_error)?,
             octets: message.octets as i64,
-            received_at: Stamp(row.try_get(9).map_err(index_error)?),
+            received_at: Stamp(row.try_get(10).map_err(index_error)?),
             deleted_at: None,
             keep_until: None,
         };
@@ -188,6 +194,7 @@ fn message_row(row: &PgRow) -> Result<MessageRow, IndexError> {
             MessageRow {
                 uid: Uid(row.try_get::<i64, _>(0)? as u64),
                 octets: row.try_get::<i64, _>(1)? as u64,
+                ascii_extra: row.try_get(8)?,
                 header_octets: row.try_get::<i64, _>(2)? as u64,
                 digest: Digest([0; 32]),
                 delivered_to: row.try_get(4)?,

@@ -55,9 +55,9 @@ pub(super) async fn delete_messages(
             sqlx::query(
                 "INSERT INTO deleted_messages (tenant_id, mailbox_id, uid, pack_id, pack_offset, pack_length,
                                                octets, header_octets, received_at, digest, delivered_to,
-                                               unique_id, deleted_at, keep_until)
+                                               unique_id, ascii_extra, deleted_at, keep_until)
                  SELECT tenant_id, mailbox_id, uid, pack_id, pack_offset, pack_length, octets, header_octets,
-                        received_at, digest, delivered_to, unique_id, ?4, ?5
+                        received_at, digest, delivered_to, unique_id, ascii_extra, ?4, ?5
                    FROM messages WHERE tenant_id = ?1 AND mailbox_id = ?2 AND uid = ?3",
             )
             .bind(tenant.as_uuid())

@@ -84,9 +84,9 @@ impl Sqlite {
         }
         sqlx::query(
             "INSERT INTO messages (tenant_id, mailbox_id, uid, pack_id, pack_offset, pack_length, octets,
-                                   header_octets, received_at, digest, delivered_to)
+                                   header_octets, received_at, digest, delivered_to, ascii_extra)
              SELECT tenant_id, mailbox_id, ?4, pack_id, pack_offset, pack_length, octets, header_octets,
-                    received_at, digest, delivered_to
+                    received_at, digest, delivered_to, ascii_extra
                FROM deleted_messages WHERE tenant_id = ?1 AND mailbox_id = ?2 AND uid = ?3",
         )
         .bind(tenant.as_uuid())

@@ -196,8 +196,8 @@ async fn insert_message(
     }
     sqlx::query(
         "INSERT INTO messages (tenant_id, mailbox_id, uid, pack_id, pack_offset, pack_length, octets,
-                               header_octets, received_at, digest, delivered_to, unique_id)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                               header_octets, received_at, digest, delivered_to, unique_id, ascii_extra)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(tenant.as_uuid())
     .bind(message.mailbox.as_uuid())
@@ -211,6 +211,7 @@ async fn insert_message(
     .bind(message.digest.0.as_slice())
     .bind(message.delivered_to.as_str())
     .bind(message.unique_id.as_ref().map(maildrop::UniqueId::as_str))
+    .bind(message.ascii_extra)
     .execute(&mut *connection)
     .await?;
     count_in(connection, tenant, message.mailbox, octets).await?;

@@ -2,7 +2,8 @@
 
 use futures_util::TryStreamExt as _;
 use maildrop::{
-    Digest, Extent, Listing, MailboxId, MessageInfo, MessageRow, PackId, TenantId, Uid, port::IndexError,
+    Digest, Extent, Form, Listing, MailboxId, MessageInfo, MessageRow, PackId, TenantId, Uid,
+    port::IndexError,
 };
 use sqlx::{Row as _, sqlite::SqliteRow};
 
@@ -20,10 +21,11 @@ impl Sqlite {
         tenant: TenantId,
         mailbox: MailboxId,
         before: Uid,
+        form: Form,
     ) -> Result<Listing, IndexError> {
         let mut listing = Listing::new(mailbox);
         let mut rows = sqlx::query(
-            "SELECT uid, octets, unique_id FROM messages
+            "SELECT uid, octets - iif(?4, coalesce(ascii_extra, 0), 0), unique_id FROM messages
               WHERE tenant_id = ?1 AND mailbox_id = ?2 AND uid < ?3
                 AND EXISTS (SELECT 1 FROM mailboxes WHERE tenant_id = ?1 AND mailbox_id = ?2)
               ORDER BY uid",
@@ -31,6 +33,7 @@ impl Sqlite {
         .bind(tenant.as_uuid())
         .bind(mailbox.as_uuid())
         .bind(before.0 as i64)
+        .bind(form == Form::Native)
         .fetch(&self.reader);
         while let Some(row) = rows.try_next().await.map_err(index_error)? {
             let read = || -> Result<(i64, i64, Option<&str>), sqlx::Error> {
@@ -51,7 +54,8 @@ impl Sqlite {
         limit: u32,
     ) -> Result<Vec<MessageRow>, IndexError> {
         let rows = sqlx::query(
-            "SELECT uid, octets, header_octets, digest, delivered_to, pack_id, pack_offset, pack_length
+            "SELECT uid, octets, header_octets, digest, delivered_to, pack_id, pack_offset, pack_length,
+                    ascii_extra
                FROM messages
               WHERE tenant_id = ?1 AND mailbox_id = ?2 AND uid >= ?3 AND uid < ?4
                 AND EXISTS (SELECT 1 FROM mailboxes WHERE tenant_id = ?1 AND mailbox_id = ?2)
@@ -123,6 +127,7 @@ fn message_row(row: &SqliteRow) -> Result<MessageRow, IndexError> {
             MessageRow {
                 uid: Uid(row.try_get::<i64, _>(0)? as u64),
                 octets: row.try_get::<i64, _>(1)? as u64,
+                ascii_extra: row.try_get(8)?,
                 header_octets: row.try_get::<i64, _>(2)? as u64,
                 digest: Digest([0; 32]),
                 delivered_to: row.try_get(4)?,
