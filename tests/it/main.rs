@@ -35,3 +35,4 @@ mod telemetry;
 mod tenancy;
 mod tls;
 mod utf8;
+mod views;

@@ -32,12 +32,14 @@ pub use deliver::{Deliveries, Delivery, NewDelivery, Outcome, Recipient, Recipie
 pub use fair::{FairGate, FairPermit, FairStats, Overloaded, Pace, Pacer, party_of};
 pub use housekeeping::{Housekeeping, HousekeepingConfig};
 pub use id::{ApiKeyId, CredentialId, LockToken, MailboxId, NodeId, PackId, SessionId, TenantId, Uid};
-pub use listing::{Listing, ListingEntry};
+pub use listing::{Listing, ListingEntry, ReceivedMessage};
 pub use measure::{Measure, Measured};
-pub use message::{Digest, EntryEnvelope, Extent, Form, MessageInfo, MessageRow, SealedKey, StoredEntry};
+pub use message::{
+    Digest, EntryEnvelope, Extent, Form, MessageInfo, MessageRow, SealedKey, StoredEntry, View,
+};
 pub use open::{Access, CommitError, Maildrops, OpenError, OpenMaildrop, Releaser, RetrieveError, Retrieved};
 pub use policy::{
-    ClientWorkaround, DeleMeaning, LoginMechanism, Policy, Rules, SuspendedReply, TenantLimits,
+    ClientWorkaround, DeleMeaning, LoginMechanism, MessageOrder, Policy, Rules, SuspendedReply, TenantLimits,
 };
 pub use tenant::{
     Actor, Alias, AliasAddress, ApiKey, AppPassword, Certificate, Domain, LoginScope, Mailbox,

@@ -1,5 +1,7 @@
 //! A maildrop's messages as one session sees them.
 
+use time::OffsetDateTime;
+
 use crate::{MailboxId, Uid, UniqueIdPrefix};
 
 /// The messages of a maildrop in order, held as columns: 12 octets a message and no allocation per message,
@@ -22,6 +24,19 @@ pub struct ListingEntry {
     pub uid: Uid,
     /// Octets that RETR sends before byte-stuffing.
     pub octets: u64,
+}
+
+/// A message, and when it was received.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReceivedMessage {
+    /// When that was.
+    pub received_at: OffsetDateTime,
+    /// The message's number in its mailbox, for ever.
+    pub uid: Uid,
+    /// Octets that RETR sends before byte-stuffing.
+    pub octets: u64,
+    /// Its unique-id, where that is not made from the uid.
+    pub unique_id: Option<String>,
 }
 
 impl Listing {
@@ -53,6 +68,19 @@ impl Listing {
         // Messages over 4 GiB are refused at delivery, so that nothing is cut here.
         self.octets.push(u32::try_from(octets).unwrap_or(u32::MAX));
         self.total += octets;
+    }
+
+    /// A listing of these messages by the time they were received, of which only the last are wanted where `last`
+    /// says so.
+    pub fn by_time(mailbox: MailboxId, mut messages: Vec<ReceivedMessage>, last: Option<u32>) -> Self {
+        messages.sort_unstable_by_key(|message| (message.received_at, message.uid.0));
+        let skip = last.map_or(0, |last| messages.len().saturating_sub(last as usize));
+        let mut listing = Self::new(mailbox);
+        listing.reserve(messages.len() - skip);
+        for message in &messages[skip..] {
+            listing.push(message.uid, message.octets, message.unique_id.as_deref());
+        }
+        listing
     }
 
     /// How many messages there are.

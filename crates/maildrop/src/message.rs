@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use crate::{MailboxId, PackId, Uid};
+use crate::{MailboxId, MessageOrder, PackId, Uid};
 
 /// The BLAKE3 hash of a stored message (canonical octets, without `Delivered-To`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -71,6 +71,19 @@ pub enum Form {
     Ascii,
     /// As they are.
     Native,
+}
+
+/// What a session sees of a maildrop, and how. Default: all of it, in order of arrival, with headers in ASCII.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct View {
+    /// How messages are sent.
+    pub form: Form,
+    /// Their order.
+    pub order: MessageOrder,
+    /// Only those received since.
+    pub since: Option<OffsetDateTime>,
+    /// Only so many: the last in their order.
+    pub last: Option<u32>,
 }
 
 /// A message of a maildrop: its row in the index.

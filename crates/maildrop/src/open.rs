@@ -12,8 +12,8 @@ use tracing::{debug, error, warn};
 pub use release::Releaser;
 
 use crate::{
-    FairGate, FairPermit, Form, Listing, LockToken, LoginScope, MailboxId, MessageInfo, MessageRow, NodeId,
-    Rules, Tenant, TenantCache, TenantId, Uid, delivered_to,
+    FairGate, FairPermit, Form, Listing, LockToken, LoginScope, MailboxId, MessageInfo, MessageOrder,
+    MessageRow, NodeId, Rules, Tenant, TenantCache, TenantId, Uid, View, delivered_to,
     downgrade::{self, Downgrade},
     port::{
         BlobError, BlobStore, BodyStream, CommitOutcome, Index, IndexError, OpenOutcome, OpenRequest, Opened,
@@ -197,7 +197,7 @@ impl Maildrops {
             rules: Arc::clone(&access.rules),
             token,
             opened: Opened { message_count: 0, octets: 0, next_uid: Uid(0) },
-            form: Form::default(),
+            view: View::default(),
             listing: None,
             rows: VecDeque::new(),
             sequential: false,
@@ -340,7 +340,7 @@ pub struct OpenMaildrop {
     rules: Arc<Rules>,
     token: LockToken,
     opened: Opened,
-    form: Form,
+    view: View,
     listing: Option<Box<Listing>>,
     /// Rows read ahead, in order of uid.
     rows: VecDeque<MessageRow>,
@@ -372,11 +372,14 @@ impl OpenMaildrop {
         self.mailbox
     }
 
-    /// Has messages sent, and counted, in this form. It is asked for before anything else: sizes hold still (P4).
-    pub async fn in_form(mut self, form: Form) -> Result<Self, IndexError> {
-        self.form = form;
-        // The counters are of messages in ASCII.
-        if form == Form::Native && self.opened.message_count > 0 {
+    /// Has messages listed and sent as this view has them. It is asked for before anything else: numbers and sizes
+    /// hold still (P4).
+    pub async fn seen_as(mut self, view: View) -> Result<Self, IndexError> {
+        self.view = view;
+        // The counters are of all messages, in ASCII.
+        let less =
+            view.since.is_some() || view.last.is_some_and(|last| u64::from(last) < self.opened.message_count);
+        if (less || view.form == Form::Native) && self.opened.message_count > 0 {
             self.listing().await?;
         }
         Ok(self)
@@ -398,7 +401,7 @@ impl OpenMaildrop {
             } else {
                 let _turn = self.shared.turn(self.tenant).await?;
                 let before = self.opened.next_uid;
-                self.shared.index.listing(self.tenant, self.mailbox, before, self.form).await?
+                self.shared.index.listing(self.tenant, self.mailbox, before, self.view).await?
             };
             self.listing = Some(Box::new(listing));
         }
@@ -503,11 +506,11 @@ impl OpenMaildrop {
         let row = row.ok_or(RetrieveError::Vanished)?;
         let tenant = self.tenant().await.map_err(|e| self.index_failed(&e))?;
         let tenant = tenant.ok_or(RetrieveError::Vanished)?;
-        if row.octets_in(self.form) != entry.octets {
+        if row.octets_in(self.view.form) != entry.octets {
             error!(tenant = %self.tenant, mailbox = %self.mailbox, uid = row.uid.0, "octets of a row changed during a session");
             return Err(RetrieveError::Damaged);
         }
-        self.shared.retrieve(self.tenant, self.mailbox, &tenant, &row, plan(&row), self.form).await
+        self.shared.retrieve(self.tenant, self.mailbox, &tenant, &row, plan(&row), self.view.form).await
     }
 
     /// The row of `uid`, from those read ahead or from the index.
@@ -518,7 +521,12 @@ impl OpenMaildrop {
         // A message that vanished leaves a gap in what was read ahead; one before it was asked for out of
         // order. Either way the index decides.
         if self.rows.front().is_none_or(|row| row.uid != uid) {
-            let limit = if self.sequential { ROWS_AHEAD } else { ROWS_FIRST };
+            let limit = match self.view.order {
+                MessageOrder::Arrival if self.sequential => ROWS_AHEAD,
+                MessageOrder::Arrival => ROWS_FIRST,
+                // What comes next is another message.
+                MessageOrder::Received => 1,
+            };
             self.sequential = true;
             let _turn = self.shared.turn(self.tenant).await?;
             let index = &self.shared.index;

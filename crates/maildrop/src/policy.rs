@@ -85,6 +85,14 @@ pub struct Policy {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(maximum = 36500))]
     pub undelete_days: Option<u32>,
+    /// The order of messages. Default: `arrival`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message_order: Option<MessageOrder>,
+    /// Messages that a session sees at most, the last ones; the others come into sight as these are deleted. Default:
+    /// all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(minimum = 1))]
+    pub listed_max: Option<u32>,
     /// The text of the greeting, where the certificate asked for (SNI) tells the tenant. Default: the node's.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(max_length = 200))]
@@ -172,6 +180,19 @@ pub enum DeleMeaning {
     Hide,
 }
 
+/// The order in which messages are numbered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum MessageOrder {
+    /// As they came into the maildrop.
+    #[default]
+    Arrival,
+    /// By the time they were received, wherever that was: mail that a migration brought along later comes before what
+    /// came in meanwhile.
+    Received,
+}
+
 /// What LMTP says of a suspended mailbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
@@ -225,6 +246,8 @@ impl Policy {
             dele: self.dele.or(other.dele),
             hide_days: self.hide_days.or(other.hide_days),
             undelete_days: self.undelete_days.or(other.undelete_days),
+            message_order: self.message_order.or(other.message_order),
+            listed_max: self.listed_max.or(other.listed_max),
             greeting: self.greeting.clone().or_else(|| other.greeting.clone()),
             suspended_reply: self.suspended_reply.or(other.suspended_reply),
             client_workarounds: self.client_workarounds.clone().or_else(|| other.client_workarounds.clone()),
@@ -246,6 +269,9 @@ impl Policy {
         }
         if self.login_delay_secs.is_some_and(|secs| secs > LOGIN_DELAY_MAX) {
             return Some(("login_delay_secs", "is a day (86400) at most"));
+        }
+        if self.listed_max == Some(0) {
+            return Some(("listed_max", "is 1 at least"));
         }
         if octets(self.octets_out_per_second) {
             return Some(("octets_out_per_second", "is less than 2^63"));

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use auth::{AuthError, Password, Penalty, Verified};
 use maildrop::{
-    Access, Form, LoginMechanism, LoginScope, OpenError, OpenMaildrop, State, TenantId, port::Traffic,
+    Access, Form, LoginMechanism, LoginScope, OpenError, OpenMaildrop, State, TenantId, View, port::Traffic,
 };
 use pop3_proto::{
     ApopCredentials, Authorization, AuthorizationStep, CloseReason, Credentials, DropListing, Login, Refusal,
@@ -253,8 +253,14 @@ impl Session<'_> {
 
     async fn open_maildrop(&self, access: &Access, peer: &str) -> Result<OpenMaildrop, OpenError> {
         let maildrop = self.service.maildrops.open(access, self.id.as_str(), peer).await?;
-        let form = if self.wording.utf8 { Form::Native } else { Form::Ascii };
-        Ok(maildrop.in_form(form).await?)
+        let policy = &access.rules.mailbox;
+        let view = View {
+            form: if self.wording.utf8 { Form::Native } else { Form::Ascii },
+            order: policy.message_order.unwrap_or_default(),
+            since: None,
+            last: policy.listed_max,
+        };
+        Ok(maildrop.seen_as(view).await?)
     }
 
     /// Whether tenant and mailbox let this login in. Asked only of who has the right password: to others they

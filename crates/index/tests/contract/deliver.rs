@@ -1,7 +1,7 @@
 //! Delivery: rows, uids and counters in one transaction (P1, P4).
 
 use maildrop::{
-    Form, MailboxId, Uid, UniqueId,
+    Form, MailboxId, MessageOrder, Uid, UniqueId, View,
     port::{NewMessage, RowOutcome},
 };
 
@@ -101,7 +101,7 @@ pub(crate) async fn listings_keep_order_and_bounds(backend: &Backend) {
     for octets in 1..=7 {
         deliver(store, tenant, a, octets).await;
     }
-    let listing = store.index.listing(tenant, a, Uid(6), Form::Ascii).await.unwrap();
+    let listing = store.index.listing(tenant, a, Uid(6), View::default()).await.unwrap();
     assert_eq!(listing.len(), 5, "what came later is not seen");
     assert_eq!(listing.octets(), 15);
     assert!((0..5).all(|i| listing.get(i).unwrap().octets == i as u64 + 1));
@@ -117,7 +117,7 @@ pub(crate) async fn imported_unique_ids_are_kept(backend: &Backend) {
         let unique_id = name.map(|n| UniqueId::try_from(n.to_owned()).unwrap());
         store.index.deliver(tenant, &entry(), &[NewMessage { unique_id, ..message(a, 1) }]).await.unwrap();
     }
-    let listing = store.index.listing(tenant, a, Uid(100), Form::Ascii).await.unwrap();
+    let listing = store.index.listing(tenant, a, Uid(100), View::default()).await.unwrap();
     let unique_ids: Vec<_> = (0..4)
         .map(|i| {
             let mut text = String::new();
@@ -153,7 +153,8 @@ pub(crate) async fn octets_are_those_of_the_form(backend: &Backend) {
         store.index.deliver(tenant, &entry(), &[message]).await.unwrap();
     }
     let listed = async |form| {
-        let listing = store.index.listing(tenant, a, Uid(100), form).await.unwrap();
+        let listing =
+            store.index.listing(tenant, a, Uid(100), View { form, ..View::default() }).await.unwrap();
         (0..listing.len()).map(|i| listing.get(i).unwrap().octets).collect::<Vec<_>>()
     };
     assert_eq!(listed(Form::Ascii).await, [100, 100, 100, 100]);
@@ -176,4 +177,42 @@ pub(crate) async fn octets_are_those_of_the_form(backend: &Backend) {
     let (_, row) = store.index.message(tenant, a, Uid(5)).await.unwrap().unwrap();
     assert_eq!((row.octets, row.ascii_extra), (100, Some(30)));
     assert_eq!(listed(Form::Native).await, [100, 105, 100, 70]);
+}
+
+pub(crate) async fn views_leave_out_and_arrange(backend: &Backend) {
+    let store = &backend.store;
+    let tenant = tenant(store, "one").await;
+    let a = mailbox(store, tenant, "a@one.test", None).await;
+    for (days, unique_id) in [(3, None), (1, Some("x")), (2, None), (2, Some("y")), (9, None)] {
+        let received_at = AT + time::Duration::days(days);
+        let unique_id = unique_id.map(|id| UniqueId::try_from(id.to_owned()).unwrap());
+        let new = NewMessage { received_at, unique_id, ..message(a, days as u64) };
+        store.index.deliver(tenant, &entry(), &[new]).await.unwrap();
+    }
+    let listed = async |before, view| {
+        let listing = store.index.listing(tenant, a, Uid(before), view).await.unwrap();
+        let entry = |i| {
+            let (entry, mut unique_id) = (listing.get(i).unwrap(), String::new());
+            listing.write_unique_id(i, &mut unique_id);
+            assert_eq!(unique_id == "x", entry.uid == Uid(2), "{entry:?}");
+            assert_eq!(unique_id == "y", entry.uid == Uid(4), "{entry:?}");
+            entry.uid.0
+        };
+        (0..listing.len()).map(entry).collect::<Vec<_>>()
+    };
+    let all = View::default();
+    let received = View { order: MessageOrder::Received, ..all };
+    assert_eq!(listed(9, all).await, [1, 2, 3, 4, 5]);
+    assert_eq!(listed(9, received).await, [2, 3, 4, 1, 5]);
+    assert_eq!(listed(5, received).await, [2, 3, 4, 1]);
+    assert_eq!(listed(9, View { last: Some(2), ..all }).await, [4, 5]);
+    assert_eq!(listed(5, View { last: Some(2), ..all }).await, [3, 4]);
+    assert_eq!(listed(9, View { last: Some(5), ..all }).await, [1, 2, 3, 4, 5]);
+    assert_eq!(listed(9, View { last: Some(2), ..received }).await, [1, 5]);
+    let since = Some(AT + time::Duration::days(2));
+    assert_eq!(listed(9, View { since, ..all }).await, [1, 3, 4, 5]);
+    assert_eq!(listed(5, View { since, last: Some(2), ..all }).await, [3, 4]);
+    assert_eq!(listed(9, View { since, last: Some(3), ..received }).await, [4, 1, 5]);
+    let later = View { since: Some(AT + time::Duration::days(10)), ..all };
+    assert!(listed(9, later).await.is_empty());
 }

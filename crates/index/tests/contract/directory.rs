@@ -2,7 +2,7 @@
 
 use index::Store;
 use maildrop::{
-    Domain, Form, MailboxId, NewCredential, NewMailbox, SealedKey, TenantId, TenantName, Uid,
+    Domain, MailboxId, NewCredential, NewMailbox, SealedKey, TenantId, TenantName, Uid, View,
     port::{CommitOutcome, Conflict, IndexError, MailboxQuery, RowOutcome},
 };
 
@@ -242,7 +242,7 @@ pub(crate) async fn tenants_do_not_meet(backend: &Backend) {
     assert!(!directory.set_password(two, &at, &"x".to_owned().into(), &actor(), AT).await.unwrap());
     assert!(!directory.delete_mailbox(two, &at, &actor(), AT).await.unwrap());
     assert!(!directory.delete_domain(two, &domain("one.test"), &actor(), AT).await.unwrap());
-    assert!(store.index.listing(two, a, Uid(99), Form::Ascii).await.unwrap().is_empty());
+    assert!(store.index.listing(two, a, Uid(99), View::default()).await.unwrap().is_empty());
     assert!(store.index.messages(two, a, Uid(1), Uid(99), 9).await.unwrap().is_empty());
     let node = node(store, LONG).await;
     assert_eq!(open(store, two, a, node).await.1, maildrop::port::OpenOutcome::Stale);

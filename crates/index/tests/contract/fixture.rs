@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use index::Store;
 use maildrop::{
-    Actor, Address, Digest, Domain, DomainName, Extent, Form, LockToken, Mailbox, MailboxId, MailboxSettings,
+    Actor, Address, Digest, Domain, DomainName, Extent, LockToken, Mailbox, MailboxId, MailboxSettings,
     NewMailbox, NodeId, PackId, SealedKey, State, StoredEntry, Tenant, TenantId, TenantName, TenantSettings,
-    Uid,
+    Uid, View,
     port::{Conflict, NewMessage, OpenOutcome, OpenRequest, Opened, RowOutcome},
 };
 use time::OffsetDateTime;
@@ -161,6 +161,6 @@ pub(crate) async fn opened(
 }
 
 pub(crate) async fn uids(store: &Store, tenant: TenantId, mailbox: MailboxId) -> Vec<u64> {
-    let listing = store.index.listing(tenant, mailbox, Uid(u64::MAX >> 1), Form::Ascii).await.unwrap();
+    let listing = store.index.listing(tenant, mailbox, Uid(u64::MAX >> 1), View::default()).await.unwrap();
     (0..listing.len()).map(|i| listing.get(i).unwrap().uid.0).collect()
 }

@@ -65,6 +65,7 @@ contract! {
     deliver::listings_keep_order_and_bounds,
     deliver::imported_unique_ids_are_kept,
     deliver::octets_are_those_of_the_form,
+    deliver::views_leave_out_and_arrange,
     locks::one_session_at_a_time,
     locks::a_racing_crowd_has_one_winner,
     locks::opening_again_with_the_token_is_the_same_lock,

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use time::OffsetDateTime;
 
 use crate::{
-    Actor, Address, Digest, Form, Listing, LockToken, MailboxId, MessageInfo, MessageRow, NodeId,
-    StoredEntry, TenantId, Uid, UniqueId,
+    Actor, Address, Digest, Listing, LockToken, MailboxId, MessageInfo, MessageRow, NodeId, StoredEntry,
+    TenantId, Uid, UniqueId, View,
 };
 
 /// The mailbox index.
@@ -24,13 +24,13 @@ pub trait Index: Send + Sync + std::fmt::Debug {
     async fn release(&self, tenant: TenantId, mailbox: MailboxId, token: LockToken)
     -> Result<(), IndexError>;
 
-    /// The maildrop's messages with a uid under `before`, in order of uid, with their octets in this form.
+    /// The maildrop's messages with a uid under `before`, as this view has them.
     async fn listing(
         &self,
         tenant: TenantId,
         mailbox: MailboxId,
         before: Uid,
-        form: Form,
+        view: View,
     ) -> Result<Listing, IndexError>;
 
     /// Up to `limit` rows of the maildrop in order of uid, from `from` to under `before`.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use maildrop::{
-    Actor, Form, Listing, LockToken, MailboxId, MessageInfo, MessageRow, NodeId, StoredEntry, TenantId, Uid,
+    Actor, Listing, LockToken, MailboxId, MessageInfo, MessageRow, NodeId, StoredEntry, TenantId, Uid, View,
     port::{
         CommitOutcome, Index, IndexError, KeptMore, NewMessage, OpenOutcome, OpenRequest, Pulse, RowOutcome,
         SessionInfo, Usage,
@@ -49,9 +49,9 @@ impl Index for ObservedIndex {
         tenant: TenantId,
         mailbox: MailboxId,
         before: Uid,
-        form: Form,
+        view: View,
     ) -> Result<Listing, IndexError> {
-        self.observer.observe("listing", self.index.listing(tenant, mailbox, before, form)).await
+        self.observer.observe("listing", self.index.listing(tenant, mailbox, before, view)).await
     }
 
     async fn messages(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use maildrop::{
-    Actor, Form, Listing, LockToken, MailboxId, MessageInfo, MessageRow, NodeId, StoredEntry, TenantId, Uid,
+    Actor, Listing, LockToken, MailboxId, MessageInfo, MessageRow, NodeId, StoredEntry, TenantId, Uid, View,
     port::{
         CommitOutcome, Index, IndexError, KeptMore, NewMessage, OpenOutcome, OpenRequest, Pulse, RowOutcome,
         SessionInfo, Usage,
@@ -35,10 +35,10 @@ impl Index for InTurn<dyn Index> {
         tenant: TenantId,
         mailbox: MailboxId,
         before: Uid,
-        form: Form,
+        view: View,
     ) -> Result<Listing, IndexError> {
         let _turn = self.turns.take(Some(tenant)).await?;
-        self.inner.listing(tenant, mailbox, before, form).await
+        self.inner.listing(tenant, mailbox, before, view).await
     }
 
     async fn messages(

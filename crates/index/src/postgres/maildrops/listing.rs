@@ -1,10 +1,11 @@
 //! What is in a maildrop: its listing, and its messages.
 
 use maildrop::{
-    Digest, Extent, Form, Listing, MailboxId, MessageInfo, MessageRow, PackId, TenantId, Uid,
-    port::IndexError,
+    Digest, Extent, Form, Listing, MailboxId, MessageInfo, MessageOrder, MessageRow, PackId, ReceivedMessage,
+    TenantId, Uid, View, port::IndexError,
 };
 use sqlx::{Row as _, postgres::PgRow};
+use time::OffsetDateTime;
 
 use crate::{
     error::{corrupt, index_error},
@@ -24,10 +25,15 @@ impl Postgres {
         tenant: TenantId,
         mailbox: MailboxId,
         before: Uid,
-        form: Form,
+        view: View,
     ) -> Result<Listing, IndexError> {
+        let by_time = view.order == MessageOrder::Received;
+        let mut after = match view.last {
+            Some(last) if !by_time => self.before_the_last(tenant, mailbox, before, last, view.since).await?,
+            _ => 0,
+        };
         let mut listing = Listing::new(mailbox);
-        let mut after = 0_i64;
+        let mut timed = Vec::new();
         loop {
             // Columns come as arrays: a page is one row, and no message costs an allocation.
             let page: ListingPage = self
@@ -35,11 +41,13 @@ impl Postgres {
                     sqlx::query_as(
                         "SELECT coalesce(array_agg(uid), '{}') AS uids, coalesce(array_agg(octets), '{}') AS octets,
                                 coalesce(array_agg(uid) FILTER (WHERE unique_id IS NOT NULL), '{}') AS named,
-                                coalesce(array_agg(unique_id) FILTER (WHERE unique_id IS NOT NULL), '{}') AS names
-                           FROM (SELECT uid, unique_id,
+                                coalesce(array_agg(unique_id) FILTER (WHERE unique_id IS NOT NULL), '{}') AS names,
+                                coalesce(array_agg(received_at) FILTER (WHERE $8), '{}') AS times
+                           FROM (SELECT uid, unique_id, received_at,
                                         octets - CASE WHEN $6 THEN coalesce(ascii_extra, 0) ELSE 0 END AS octets
                                    FROM messages
                                   WHERE tenant_id = $1 AND mailbox_id = $2 AND uid > $3 AND uid < $4
+                                    AND ($7::timestamptz IS NULL OR received_at >= $7)
                                     AND EXISTS (SELECT FROM mailboxes WHERE tenant_id = $1 AND mailbox_id = $2)
                                   ORDER BY uid LIMIT $5) AS page",
                     )
@@ -48,24 +56,63 @@ impl Postgres {
                     .bind(after)
                     .bind(before.0 as i64)
                     .bind(LISTING_PAGE)
-                    .bind(form == Form::Native)
+                    .bind(view.form == Form::Native)
+                    .bind(view.since)
+                    .bind(by_time)
                     .fetch_one(&self.pool)
                 })
                 .await?;
             listing.reserve(page.uids.len());
             let mut names = page.named.iter().zip(&page.names).peekable();
+            let mut times = page.times.iter();
             for (uid, octets) in page.uids.iter().zip(&page.octets) {
                 if *uid <= after {
                     return Err(corrupt("listing out of order"));
                 }
                 after = *uid;
                 let name = names.next_if(|(named, _)| *named == uid).map(|(_, name)| name.as_str());
-                listing.push(Uid(*uid as u64), *octets as u64, name);
+                let (uid, octets) = (Uid(*uid as u64), *octets as u64);
+                match times.next() {
+                    Some(time) => {
+                        let (received_at, unique_id) = (*time, name.map(str::to_owned));
+                        timed.push(ReceivedMessage { received_at, uid, octets, unique_id });
+                    }
+                    None => listing.push(uid, octets, name),
+                }
             }
             if (page.uids.len() as i64) < LISTING_PAGE {
-                return Ok(listing);
+                break;
             }
         }
+        Ok(if by_time { Listing::by_time(mailbox, timed, view.last) } else { listing })
+    }
+
+    /// The uid behind which there are `last` messages, or 0 where there are not so many.
+    async fn before_the_last(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        before: Uid,
+        last: u32,
+        since: Option<OffsetDateTime>,
+    ) -> Result<i64, IndexError> {
+        let uid: Option<i64> = self
+            .repeatable(|| {
+                sqlx::query_scalar(
+                    "SELECT uid FROM messages
+                      WHERE tenant_id = $1 AND mailbox_id = $2 AND uid < $3
+                        AND ($4::timestamptz IS NULL OR received_at >= $4)
+                      ORDER BY uid DESC OFFSET $5 LIMIT 1",
+                )
+                .bind(tenant.as_uuid())
+                .bind(mailbox.as_uuid())
+                .bind(before.0 as i64)
+                .bind(since)
+                .bind(i64::from(last))
+                .fetch_optional(&self.pool)
+            })
+            .await?;
+        Ok(uid.unwrap_or(0))
     }
 
     pub(super) async fn messages(
@@ -185,6 +232,7 @@ struct ListingPage {
     octets: Vec<i64>,
     named: Vec<i64>,
     names: Vec<String>,
+    times: Vec<OffsetDateTime>,
 }
 
 fn message_row(row: &PgRow) -> Result<MessageRow, IndexError> {

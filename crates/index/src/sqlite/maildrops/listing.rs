@@ -2,14 +2,15 @@
 
 use futures_util::TryStreamExt as _;
 use maildrop::{
-    Digest, Extent, Form, Listing, MailboxId, MessageInfo, MessageRow, PackId, TenantId, Uid,
-    port::IndexError,
+    Digest, Extent, Form, Listing, MailboxId, MessageInfo, MessageOrder, MessageRow, PackId, ReceivedMessage,
+    TenantId, Uid, View, port::IndexError,
 };
 use sqlx::{Row as _, sqlite::SqliteRow};
 
+use super::micros;
 use crate::{
     error::{corrupt, index_error},
-    rows::InfoRow,
+    rows::{InfoRow, Stamp},
     sqlite::Sqlite,
 };
 
@@ -21,28 +22,44 @@ impl Sqlite {
         tenant: TenantId,
         mailbox: MailboxId,
         before: Uid,
-        form: Form,
+        view: View,
     ) -> Result<Listing, IndexError> {
-        let mut listing = Listing::new(mailbox);
+        let by_time = view.order == MessageOrder::Received;
+        // The last ones come first, so that there need not be more.
+        let last = view.last.filter(|_| !by_time).map_or(-1, i64::from);
         let mut rows = sqlx::query(
-            "SELECT uid, octets - iif(?4, coalesce(ascii_extra, 0), 0), unique_id FROM messages
-              WHERE tenant_id = ?1 AND mailbox_id = ?2 AND uid < ?3
-                AND EXISTS (SELECT 1 FROM mailboxes WHERE tenant_id = ?1 AND mailbox_id = ?2)
+            "SELECT uid, octets, unique_id, received_at
+               FROM (SELECT uid, octets - iif(?4, coalesce(ascii_extra, 0), 0) AS octets, unique_id, received_at
+                       FROM messages
+                      WHERE tenant_id = ?1 AND mailbox_id = ?2 AND uid < ?3
+                        AND (?5 IS NULL OR received_at >= ?5)
+                        AND EXISTS (SELECT 1 FROM mailboxes WHERE tenant_id = ?1 AND mailbox_id = ?2)
+                      ORDER BY uid DESC LIMIT ?6)
               ORDER BY uid",
         )
         .bind(tenant.as_uuid())
         .bind(mailbox.as_uuid())
         .bind(before.0 as i64)
-        .bind(form == Form::Native)
+        .bind(view.form == Form::Native)
+        .bind(view.since.map(micros))
+        .bind(last)
         .fetch(&self.reader);
+        let mut listing = Listing::new(mailbox);
+        let mut timed = Vec::new();
         while let Some(row) = rows.try_next().await.map_err(index_error)? {
-            let read = || -> Result<(i64, i64, Option<&str>), sqlx::Error> {
-                Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
+            let read = || -> Result<(i64, i64, Option<&str>, Stamp), sqlx::Error> {
+                Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?))
             };
-            let (uid, octets, unique_id) = read().map_err(index_error)?;
-            listing.push(Uid(uid as u64), octets as u64, unique_id);
+            let (uid, octets, unique_id, Stamp(received_at)) = read().map_err(index_error)?;
+            let (uid, octets) = (Uid(uid as u64), octets as u64);
+            if by_time {
+                let unique_id = unique_id.map(str::to_owned);
+                timed.push(ReceivedMessage { received_at, uid, octets, unique_id });
+            } else {
+                listing.push(uid, octets, unique_id);
+            }
         }
-        Ok(listing)
+        Ok(if by_time { Listing::by_time(mailbox, timed, view.last) } else { listing })
     }
 
     pub(super) async fn messages(
