@@ -24,6 +24,7 @@ mod isolation;
 mod lmtp;
 mod logs;
 mod metrics;
+mod model;
 mod openapi;
 mod pop3;
 mod proxy;

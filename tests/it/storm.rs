@@ -16,7 +16,7 @@ use std::{
 use xtask::services::{Postgres, PostgresOptions, Seaweed};
 
 use crate::support::{
-    Bucket, Database, Node, NodeOptions, Pop3, Stores, env, message, try_deliver, wait_for,
+    Bucket, Database, Dice, Node, NodeOptions, Pop3, Stores, env, message, try_deliver, wait_for,
 };
 
 const MAILBOXES: usize = 4;
@@ -55,18 +55,6 @@ impl Model {
     }
 }
 
-/// A small deterministic generator (xorshift), so that a run can be repeated.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
-    }
-}
-
 #[test]
 fn nothing_acknowledged_is_lost_and_nothing_else_is_deleted() {
     let rounds: u64 = std::env::var("POSTERN_TEST_STORM_ROUNDS").map_or(6, |n| n.parse().unwrap());
@@ -92,7 +80,7 @@ fn nothing_acknowledged_is_lost_and_nothing_else_is_deleted() {
         let (model, stop, counter, mailboxes) =
             (Arc::clone(&model), Arc::clone(&stop), Arc::clone(&counter), mailboxes.clone());
         workers.push(thread::spawn(move || {
-            let mut dice = Dice(seed ^ (worker as u64 + 1));
+            let mut dice = Dice::new(seed ^ (worker as u64 + 1));
             while !stop.load(Ordering::Relaxed) {
                 let mailbox = dice.roll(MAILBOXES as u64) as usize;
                 let tag = format!("m{mailbox}-t{}", counter.fetch_add(1, Ordering::Relaxed));
@@ -110,7 +98,7 @@ fn nothing_acknowledged_is_lost_and_nothing_else_is_deleted() {
     for worker in 0..READERS {
         let (model, stop, mailboxes) = (Arc::clone(&model), Arc::clone(&stop), mailboxes.clone());
         workers.push(thread::spawn(move || {
-            let mut dice = Dice(seed ^ (worker as u64 + 100));
+            let mut dice = Dice::new(seed ^ (worker as u64 + 100));
             while !stop.load(Ordering::Relaxed) {
                 let (_, pop3) = nodes[dice.roll(2) as usize];
                 let mailbox = &mailboxes[dice.roll(MAILBOXES as u64) as usize];
@@ -121,7 +109,7 @@ fn nothing_acknowledged_is_lost_and_nothing_else_is_deleted() {
         }));
     }
 
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed);
     let mut kills = BTreeMap::new();
     for _ in 0..rounds {
         thread::sleep(Duration::from_millis(200 + dice.roll(1200)));

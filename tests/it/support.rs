@@ -1,5 +1,6 @@
 //! What the tests share: nodes, stores, clients.
 
+mod dice;
 mod http;
 mod lmtp;
 mod node;
@@ -12,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) use dice::Dice;
 pub(crate) use http::Http;
 pub(crate) use lmtp::{Lmtp, deliver, try_deliver};
 pub(crate) use node::{Node, NodeOptions, TOKEN, write_certificate};
