@@ -5,6 +5,7 @@
 //!                     └──► Refused                    └──► Refused
 //! ```
 
+mod bearer;
 mod cram;
 mod plain;
 mod scram;
@@ -77,6 +78,8 @@ enum State {
     },
     /// The client is told that the server knew the password too, and answers with nothing.
     ScramLast(Box<Verified>),
+    /// The client is told why its token is not taken, and answers with nothing of use (RFC 7628 §3.2.3).
+    BearerRefused(AuthError),
     Over,
 }
 
@@ -126,11 +129,12 @@ impl Exchange {
                 LoginMechanism::CramMd5 => self.cram_challenge(response),
                 LoginMechanism::ScramSha1 => self.scram_first(authenticator, Hash::Sha1, response).await,
                 LoginMechanism::ScramSha256 => self.scram_first(authenticator, Hash::Sha256, response).await,
-                LoginMechanism::User
-                | LoginMechanism::Apop
-                | LoginMechanism::OauthBearer
-                | LoginMechanism::Xoauth2 => Err(bad()),
+                LoginMechanism::OauthBearer | LoginMechanism::Xoauth2 => {
+                    self.bearer(authenticator, response).await
+                }
+                LoginMechanism::User | LoginMechanism::Apop => Err(bad()),
             },
+            State::BearerRefused(error) => Err(error),
             State::LoginName(name) => {
                 self.login = Some(name);
                 password(response.unwrap_or_default())
@@ -157,6 +161,37 @@ impl Exchange {
             return Err(bad());
         }
         password(plain.password)
+    }
+
+    async fn bearer(
+        &mut self,
+        authenticator: &Authenticator,
+        response: Option<&[u8]>,
+    ) -> Result<SaslReply, AuthError> {
+        let Some(response) = response else { return Ok(self.prompt(b"")) };
+        let is_rfc = self.mechanism == LoginMechanism::OauthBearer;
+        let parsed = if is_rfc {
+            bearer::Bearer::parse_oauthbearer(response)
+        } else {
+            bearer::Bearer::parse_xoauth2(response)
+        };
+        let verified = match parsed {
+            Ok(bearer::Bearer { login: Some(login), token }) => {
+                self.login = Some(login.clone());
+                authenticator.verify_token(&login, token).await
+            }
+            Ok(bearer::Bearer { login: None, .. }) | Err(Malformed) => Err(bad()),
+        };
+        match verified {
+            Ok(verified) => Ok(SaslReply::Verified(Box::new(verified))),
+            Err(error @ AuthError::BadCredentials { .. }) => {
+                self.state = State::BearerRefused(error);
+                let refusal = if is_rfc { bearer::OAUTHBEARER_REFUSAL } else { bearer::XOAUTH2_REFUSAL };
+                Ok(SaslReply::Challenge(refusal.to_vec()))
+            }
+            // Of the token nothing is known: there is nothing to tell of it.
+            Err(error @ AuthError::Unavailable(_)) => Err(error),
+        }
     }
 
     fn login_name(&mut self, response: Option<&[u8]>) -> SaslReply {

@@ -22,10 +22,10 @@ use tokio::{net::TcpStream, time::Instant};
 use tracing::{Instrument as _, debug, info};
 
 use crate::{
+    Networks,
     drain::DrainHandle,
     listen::{Refusal, Seat},
     metrics::{Active, Listener, Metrics},
-    networks::Networks,
     sessions::{LoggedIn, Sessions},
     stream::{Client, Stream, session_span},
     tls::{Accepted, TlsIdentity},

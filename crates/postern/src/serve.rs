@@ -293,6 +293,7 @@ impl Node {
             deliveries: self.parts.deliveries.clone(),
             traffic: self.parts.tenancy.traffic.clone(),
             hasher: self.parts.hasher.clone(),
+            backends: self.parts.backends.clone(),
             clock: Arc::new(SystemClock),
             token,
             registry: self.parts.registry.clone(),

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use admin_api::ApiLimits;
+use auth::HostPattern;
 use frontend::{ListenAddr, Network, PlaintextAuth};
 use maildrop::LoginMechanism;
 use serde::Deserialize;
@@ -227,6 +228,41 @@ impl Default for Auth {
             argon2_memory_kib: None,
             failure_delay: defaults.first,
             failure_delay_max: defaults.max,
+        }
+    }
+}
+
+/// What tenants may have their logins verified by: servers whose addresses they give.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct LoginBackends {
+    /// Networks they may reach though these are not public: loopback, private, link-local. What is listed here may be
+    /// reached in the clear, too. Default: none.
+    #[serde(deserialize_with = "list")]
+    pub(crate) allowed_networks: Vec<Network>,
+    /// Hosts they may reach wherever the names lead, also in the clear; `*.` in front for all below. Default: none.
+    #[serde(deserialize_with = "list")]
+    pub(crate) allowed_hosts: Vec<HostPattern>,
+    /// Whether public addresses may be reached, encrypted. Default: true.
+    pub(crate) allow_public: bool,
+    /// Where the operator keeps files with tenants' secrets, in a directory for each tenant's name. Default: none.
+    pub(crate) secrets_dir: Option<PathBuf>,
+    /// Questions of one tenant under way at once. Default: 8.
+    pub(crate) concurrent_max: usize,
+    /// Logins of one tenant that may wait for their turn. Default: 256.
+    pub(crate) waiting_max: usize,
+}
+
+impl Default for LoginBackends {
+    fn default() -> Self {
+        let defaults = auth::BackendsConfig::default();
+        Self {
+            allowed_networks: Vec::new(),
+            allowed_hosts: Vec::new(),
+            allow_public: true,
+            secrets_dir: None,
+            concurrent_max: defaults.concurrent_max,
+            waiting_max: defaults.waiting_max,
         }
     }
 }

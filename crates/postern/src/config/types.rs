@@ -126,17 +126,12 @@ pub(super) fn mechanisms<'de, D: Deserializer<'de>>(
     let known = |name: &str| {
         LoginMechanism::ALL
             .into_iter()
-            .filter(|mechanism| {
-                !matches!(
-                    mechanism,
-                    LoginMechanism::User | LoginMechanism::OauthBearer | LoginMechanism::Xoauth2
-                )
-            })
+            .filter(|mechanism| *mechanism != LoginMechanism::User)
             .find(|mechanism| mechanism.as_str().eq_ignore_ascii_case(name))
     };
     let unknown = |name: &str| {
         D::Error::custom(format!(
-            "\"{name}\" is none of PLAIN, LOGIN, SCRAM-SHA-256, SCRAM-SHA-1, CRAM-MD5 and APOP"
+            "\"{name}\" is none of PLAIN, LOGIN, SCRAM-SHA-256, SCRAM-SHA-1, CRAM-MD5, OAUTHBEARER, XOAUTH2 and APOP"
         ))
     };
     names.iter().map(|name| known(name).ok_or_else(|| unknown(name))).collect()

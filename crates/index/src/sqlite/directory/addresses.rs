@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use maildrop::{
     Address, CredentialId, MailboxId, Policy, TenantId, TenantLimits,
-    port::{Account, AppPasswordHash, IndexError, ResolvedRecipient},
+    port::{Account, AppPasswordHash, IndexError, LoginDomain, LoginLookup, ResolvedRecipient},
 };
 use sqlx::types::Json;
 use time::OffsetDateTime;
@@ -54,7 +54,23 @@ type RecipientRow = (
 type HashRow = (Uuid, String, String, Option<i64>);
 
 impl Sqlite {
-    pub(super) async fn all_tenants_account(&self, login: &Address) -> Result<Option<Account>, IndexError> {
+    pub(super) async fn all_tenants_login(&self, login: &Address) -> Result<LoginLookup, IndexError> {
+        let row: Option<(Uuid, String, i64)> = sqlx::query_as(
+            "SELECT d.tenant_id, coalesce(d.alias_of, d.name), t.login_version
+               FROM domains d JOIN tenants t ON t.tenant_id = d.tenant_id
+              WHERE d.name = ?",
+        )
+        .bind(login.domain())
+        .fetch_optional(&self.reader)
+        .await
+        .map_err(index_error)?;
+        let Some((tenant, name, login_version)) = row else { return Ok(LoginLookup::default()) };
+        let account = self.account(login).await?;
+        let tenant = TenantId::from_uuid(tenant);
+        Ok(LoginLookup { domain: Some(LoginDomain { tenant, name, login_version }), account })
+    }
+
+    async fn account(&self, login: &Address) -> Result<Option<Account>, IndexError> {
         let row: Option<AccountRow> = sqlx::query_as(
             "SELECT b.tenant_id, b.mailbox_id, t.state, b.state, t.revision, b.credential_version,
                     b.password_hash, t.limits, t.policy, b.policy, b.verifiers
