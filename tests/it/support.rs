@@ -1,8 +1,10 @@
 //! What the tests share: nodes, stores, clients.
 
 mod http;
+pub(crate) mod ldap;
 mod lmtp;
 mod node;
+pub(crate) mod oidc;
 mod pop3;
 mod stores;
 pub(crate) mod tls;
