@@ -12,8 +12,7 @@ pub struct Metrics {
 }
 
 /// What verifies logins.
-const BY: [&str; 9] =
-    ["remembered", "app_password", "internal", "none", "ldap", "http", "offline", "verifier", "token"];
+const BY: [&str; 8] = ["remembered", "app_password", "internal", "none", "ldap", "http", "offline", "token"];
 /// What is asked.
 const ASKED: [&str; 4] = ["ldap", "http", "jwks", "introspection"];
 /// From a directory beside us to one that answers when it is too late.
