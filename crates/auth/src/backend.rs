@@ -200,7 +200,7 @@ impl Backend {
                 Passwords::Ldap(Ldap::new(settings.ldap.ok_or_else(missing)?, secrets, config)?)
             }
             PasswordBackend::Http => {
-                Passwords::Http(Callback::new(settings.http.ok_or_else(missing)?, secrets, config)?)
+                Passwords::Http(Callback::new(settings.http.as_ref().ok_or_else(missing)?, secrets, config)?)
             }
         };
         let oauth = settings.oauth.map(|oauth| Oauth::new(oauth, secrets, config)).transpose()?;

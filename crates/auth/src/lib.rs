@@ -35,7 +35,7 @@ pub use metrics::Metrics;
 pub use networks::{Network, NetworkError, Networks};
 pub use password::Password;
 pub use penalties::{Penalties, Penalty, PenaltyConfig};
-pub use sasl::{ChannelBindings, Exchange, SaslReply, Verifiers, Wanted, apop_timestamp};
+pub use sasl::{ChannelBindings, Exchange, SaslReply, Verifiers, Wanted, apop_timestamp, at_domain};
 pub use scheme::{StoredPassword, StoredPasswordError};
 pub use sealed::Sealed;
 pub use verified::VerifiedCache;
@@ -287,6 +287,33 @@ impl Authenticator {
                 Err(bad(tenant))
             }
         }
+    }
+
+    /// Verifies a token that comes without the name of a mailbox: it is the one the token names, if it is of the tenant
+    /// that this domain is of. Gives the name as well.
+    pub(crate) async fn verify_token_at(
+        &self,
+        domain: &str,
+        token: &str,
+    ) -> Result<(String, Verified), AuthError> {
+        let bad = || AuthError::BadCredentials { tenant: None };
+        let anybody = Address::new("nobody", domain).map_err(|_| bad())?;
+        let of_host = self.look_up(&anybody).await?.domain.ok_or_else(bad)?;
+        let Some(backend) = self.backend(&of_host).await? else { return Err(bad()) };
+        let holder = backend.holder(token).await.inspect_err(|_| self.count("token", "unavailable"))?;
+        let address =
+            holder.and_then(|holder| Address::try_from(&*at_domain(holder, Some(&of_host.name))).ok());
+        if let Some(address) = address {
+            let LoginLookup { domain, account } = self.look_up(&address).await?;
+            if let Some(account) = account
+                && domain.is_some_and(|domain| domain.tenant == of_host.tenant)
+            {
+                self.count("token", "good");
+                return Ok((address.to_string(), Verified::of(&account)));
+            }
+        }
+        self.count("token", "refused");
+        Err(AuthError::BadCredentials { tenant: Some(of_host.tenant) })
     }
 
     /// What verifies the logins of a domain, where that was ever set.

@@ -11,7 +11,7 @@ mod plain;
 mod scram;
 mod verifiers;
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use maildrop::{Address, LoginMechanism, port::Account};
 
@@ -60,6 +60,8 @@ pub struct Exchange {
     /// Named in challenges.
     hostname: String,
     login: Option<String>,
+    /// The domain of names that have none.
+    default_domain: Option<Arc<str>>,
     state: State,
 }
 
@@ -107,7 +109,19 @@ impl Exchange {
         hostname: &str,
     ) -> Self {
         let hostname = hostname.to_owned();
-        Self { mechanism, plus, plus_offered, bindings, hostname, login: None, state: State::Start }
+        let (login, default_domain, state) = (None, None, State::Start);
+        Self { mechanism, plus, plus_offered, bindings, hostname, login, default_domain, state }
+    }
+
+    /// The same, where names without a domain are of this one.
+    #[must_use]
+    pub fn for_names_at(self, default_domain: Option<Arc<str>>) -> Self {
+        Self { default_domain, ..self }
+    }
+
+    /// A name with its domain.
+    fn named(&self, login: &str) -> String {
+        at_domain(login.to_owned(), self.default_domain.as_deref())
     }
 
     /// The name the client gave, once it did. It is the client's word until there is a [`SaslReply::Verified`].
@@ -136,7 +150,7 @@ impl Exchange {
             },
             State::BearerRefused(error) => Err(error),
             State::LoginName(name) => {
-                self.login = Some(name);
+                self.login = Some(self.named(&name));
                 password(response.unwrap_or_default())
             }
             State::Cram { challenge } => {
@@ -156,8 +170,11 @@ impl Exchange {
     fn plain(&mut self, response: Option<&[u8]>) -> Result<SaslReply, AuthError> {
         let Some(response) = response else { return Ok(self.prompt(b"")) };
         let plain = plain::Plain::parse(response).map_err(|Malformed| bad())?;
-        self.login = Some(plain.login.to_owned());
-        if !acts_for_itself(plain.authzid, plain.login) {
+        let login = self.named(plain.login);
+        let authzid = if plain.authzid.is_empty() { String::new() } else { self.named(plain.authzid) };
+        let itself = acts_for_itself(&authzid, &login);
+        self.login = Some(login);
+        if !itself {
             return Err(bad());
         }
         password(plain.password)
@@ -177,10 +194,22 @@ impl Exchange {
         };
         let verified = match parsed {
             Ok(bearer::Bearer { login: Some(login), token }) => {
+                let login = self.named(&login);
                 self.login = Some(login.clone());
                 authenticator.verify_token(&login, token).await
             }
-            Ok(bearer::Bearer { login: None, .. }) | Err(Malformed) => Err(bad()),
+            // Whose mailbox is not said (RFC 7628 §3.1): the token tells it, within the tenant that the host does.
+            Ok(bearer::Bearer { login: None, token }) => match self.default_domain.clone() {
+                Some(domain) => match authenticator.verify_token_at(&domain, token).await {
+                    Ok((login, verified)) => {
+                        self.login = Some(login);
+                        Ok(verified)
+                    }
+                    Err(error) => Err(error),
+                },
+                None => Err(bad()),
+            },
+            Err(Malformed) => Err(bad()),
         };
         match verified {
             Ok(verified) => Ok(SaslReply::Verified(Box::new(verified))),
@@ -226,9 +255,10 @@ impl Exchange {
         response: &[u8],
     ) -> Result<SaslReply, AuthError> {
         let (login, digest) = cram::parse(response).map_err(|Malformed| bad())?;
-        self.login = Some(login.to_owned());
+        let login = self.named(login);
+        self.login = Some(login.clone());
         let verified =
-            authenticator.verify_by_secret(login, |secret| cram::is_good(challenge, digest, secret)).await?;
+            authenticator.verify_by_secret(&login, |secret| cram::is_good(challenge, digest, secret)).await?;
         Ok(SaslReply::Verified(Box::new(verified)))
     }
 
@@ -240,12 +270,14 @@ impl Exchange {
     ) -> Result<SaslReply, AuthError> {
         let Some(response) = response else { return Ok(self.prompt(b"")) };
         let first = scram::ClientFirst::parse(response).map_err(|Malformed| bad())?;
-        self.login = Some(first.login.clone());
+        let login = self.named(&first.login);
+        self.login = Some(login.clone());
         let agreed = first.agrees(self.plus, self.plus_offered, &self.bindings);
-        if !agreed || !acts_for_itself(first.authzid.as_deref().unwrap_or_default(), &first.login) {
+        let authzid = first.authzid.as_deref().map(|authzid| self.named(authzid));
+        if !agreed || !acts_for_itself(authzid.as_deref().unwrap_or_default(), &login) {
             return Err(bad());
         }
-        let (account, verifier) = authenticator.scram_verifier(&first.login, hash).await?;
+        let (account, verifier) = authenticator.scram_verifier(&login, hash).await?;
         let server = Box::new(scram::ServerFirst::new(hash, verifier, first));
         let message = server.message().as_bytes().to_vec();
         self.state = State::ScramFirst { server, account: account.map(Box::new) };
@@ -267,6 +299,14 @@ impl Exchange {
             }
             _ => Err(AuthError::BadCredentials { tenant }),
         }
+    }
+}
+
+/// A login name with its domain: this one where it has none.
+pub fn at_domain(login: String, default_domain: Option<&str>) -> String {
+    match default_domain {
+        Some(domain) if !login.contains('@') => format!("{login}@{domain}"),
+        _ => login,
     }
 }
 

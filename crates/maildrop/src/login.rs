@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::LoginMechanism;
+
 /// How a tenant's logins are verified. What is absent is as built in: by passwords kept here, and no tokens.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
@@ -21,6 +23,11 @@ pub struct LoginSettings {
     /// Whose tokens are taken (OAUTHBEARER, XOAUTH2). Default: nobody's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oauth: Option<OauthIssuer>,
+    /// The domain of login names that have none, where the host that the client asked for tells the tenant (SNI). One
+    /// of the tenant's. Default: the listener's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(max_length = 255))]
+    pub default_domain: Option<String>,
     /// Seconds that a password verified elsewhere counts without being asked for again, `auth.verified_ttl` of the
     /// node at most. Default: that.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -236,6 +243,19 @@ impl LoginSettings {
         all.into_iter().filter_map(|(path, secret)| Some((path, secret?))).collect()
     }
 
+    /// Whether this way to log in can be of use to anybody, where the tenant's policy takes these, or names none.
+    pub fn offers(&self, mechanism: LoginMechanism, taken: Option<&[LoginMechanism]>) -> bool {
+        use LoginMechanism::{Apop, CramMd5, OauthBearer, ScramSha1, ScramSha256, Xoauth2};
+        let named = taken.is_some_and(|taken| taken.contains(&mechanism));
+        match mechanism {
+            // They need what is kept beside a password, where a policy asks for it.
+            ScramSha1 | ScramSha256 | CramMd5 | Apop => named && self.is_internal(),
+            OauthBearer | Xoauth2 => (named || taken.is_none()) && self.oauth.is_some(),
+            // Of use for app passwords in any case.
+            LoginMechanism::User | LoginMechanism::Plain | LoginMechanism::Login => named || taken.is_none(),
+        }
+    }
+
     /// Whether passwords are verified by what is kept here.
     pub fn is_internal(&self) -> bool {
         self.passwords == PasswordBackend::Internal
@@ -260,6 +280,24 @@ fn yes() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_can_be_of_use_to_nobody_is_not_offered() {
+        use LoginMechanism::{Apop, OauthBearer, Plain, ScramSha256, User};
+        let internal = LoginSettings::default();
+        let ldap = LoginSettings { passwords: PasswordBackend::Ldap, ..LoginSettings::default() };
+        let oauth = serde_json::from_str(r#"{"passwords":"none","oauth":{"issuer":"i"}}"#).unwrap();
+        let offered = |settings: &LoginSettings, taken: Option<&[LoginMechanism]>| {
+            [User, Plain, ScramSha256, Apop, OauthBearer].map(|mechanism| settings.offers(mechanism, taken))
+        };
+        let all = Some(&LoginMechanism::ALL[..]);
+        assert_eq!(offered(&internal, None), [true, true, false, false, false]);
+        assert_eq!(offered(&internal, all), [true, true, true, true, false]);
+        assert_eq!(offered(&internal, Some(&[ScramSha256])), [false, false, true, false, false]);
+        assert_eq!(offered(&ldap, all), [true, true, false, false, false]);
+        assert_eq!(offered(&oauth, None), [true, true, false, false, true]);
+        assert_eq!(offered(&oauth, Some(&[Plain])), [false, true, false, false, false]);
+    }
 
     #[test]
     fn secrets_are_found_and_never_written() {

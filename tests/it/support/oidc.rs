@@ -19,7 +19,7 @@ pub(crate) struct Oidc {
 
 /// oauth2-mock-server, asked for tokens with claims of ours, and for new keys; what it says of tokens when it is asked
 /// is what stands in them, to those who know the password.
-const SCRIPT: &str = r#"
+const SCRIPT: &str = r"
 import { createServer } from 'node:http';
 import { OAuth2Issuer, OAuth2Service } from 'oauth2-mock-server';
 const port = Number(process.argv[2]);
@@ -55,7 +55,7 @@ process.on('SIGUSR2', async () => {
   issuer.buildToken = (options) => build({ ...options, kid: 'next' });
 });
 server.listen(port, '127.0.0.1');
-"#;
+";
 
 impl Oidc {
     pub(crate) fn start() -> Self {

@@ -1,7 +1,7 @@
 //! How a tenant's logins are verified.
 
 use axum::{extract::State, http::StatusCode, response::Response};
-use maildrop::{LoginSettings, Tenant};
+use maildrop::{DomainName, LoginSettings, Tenant};
 
 use super::{
     extract::{Body, IfMatch},
@@ -43,6 +43,7 @@ pub(super) async fn put(
     if let Some(problem) = api.backends.problem(&settings) {
         return Err(Problem::invalid(problem.path, problem.detail));
     }
+    let settings = with_own_domain(&api, &tenant, settings).await?;
     let (version, settings) = set(&api, &caller, &tenant, &if_match, settings).await?;
     Ok(tagged(StatusCode::OK, version, settings))
 }
@@ -58,6 +59,19 @@ pub(super) async fn delete(
 ) -> Result<StatusCode, Problem> {
     set(&api, &caller, &tenant, &if_match, LoginSettings::default()).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Settings whose default domain, if there is one, is the tenant's, as domains are written.
+async fn with_own_domain(
+    api: &Api,
+    tenant: &Tenant,
+    settings: LoginSettings,
+) -> Result<LoginSettings, Problem> {
+    let Some(domain) = &settings.default_domain else { return Ok(settings) };
+    let wrong = || Problem::invalid("default_domain", "is none of the tenant's domains");
+    let name = DomainName::try_from(domain.as_str()).map_err(|_| wrong())?;
+    let found = api.directory.domain(tenant.id, &name).await?.ok_or_else(wrong)?;
+    Ok(LoginSettings { default_domain: Some(found.name.to_string()), ..settings })
 }
 
 async fn set(

@@ -281,9 +281,12 @@ async fn logins_are_set_whole_and_shown_without_secrets() {
     let local =
         json!({ "passwords": "http", "http": { "url": "https://127.0.0.1/", "secret": { "value": "x" } } });
     put(local).await.refused(422, "invalid", "http.url");
+    put(json!({ "default_domain": "two.test" })).await.refused(422, "invalid", "default_domain");
     let stale = [("If-Match", "\"0\"")];
     api.json("PUT", LOGIN, &stale, &json!({})).await.refused(412, "stale", "");
-    api.json("PUT", LOGIN, &[("If-Match", "\"1\"")], &json!({ "passwords": "none" })).await.is(200);
+    let none = json!({ "passwords": "none", "default_domain": "One.TEST" });
+    api.json("PUT", LOGIN, &[("If-Match", "\"1\"")], &none).await.is(200);
+    assert_eq!(api.get(LOGIN).await.json()["default_domain"], "one.test");
     assert_eq!(api.get("/v1/tenants/two/login").await.json(), json!({ "passwords": "internal" }));
     api.delete(LOGIN).await.is(204);
     assert_eq!(api.get(LOGIN).await.json(), json!({ "passwords": "internal" }));

@@ -53,7 +53,7 @@ enum Judgement {
 
 impl Callback {
     pub(super) fn new(
-        settings: HttpBackend,
+        settings: &HttpBackend,
         secrets: &Secrets,
         config: &BackendsConfig,
     ) -> Result<Self, Unfit> {

@@ -63,7 +63,9 @@ impl Session<'_> {
             };
             let logging_in = match step {
                 AuthorizationStep::Continue(next) => Err(AuthorizationStep::Continue(next)),
-                AuthorizationStep::Login(login, credentials) => Ok((login, Proof::of(&credentials))),
+                AuthorizationStep::Login(login, credentials) => {
+                    Ok((login, Proof::of(&credentials, self.default_domain().as_deref())))
+                }
                 AuthorizationStep::Apop(login, credentials) => {
                     let proof = Box::pin(self.apop(credentials)).await;
                     Ok((login, proof))
@@ -122,6 +124,7 @@ impl Session<'_> {
     /// Verifies an APOP digest.
     async fn apop(&self, credentials: ApopCredentials) -> Proof {
         let ApopCredentials { login, digest } = credentials;
+        let login = auth::at_domain(login, self.default_domain().as_deref());
         let timestamp = self.apop.as_deref().unwrap_or_default();
         let how = match self.service.authenticator.verify_apop(&login, timestamp, digest).await {
             Ok(verified) => How::Verified(Box::new(verified)),
@@ -293,8 +296,13 @@ impl Session<'_> {
         }
         self.wire.flush().await?;
         let Some(tls) = &self.service.tls else { return Ok(None) };
+        let mut face = None;
         let upgrade = async |stream| match stream {
-            Stream::Tcp(stream) => Ok(tls.accept(stream).await?.stream),
+            Stream::Tcp(stream) => {
+                let accepted = tls.accept(stream).await?;
+                face = accepted.face;
+                Ok(accepted.stream)
+            }
             Stream::Tls(_) | Stream::Unix(_) => Err(std::io::ErrorKind::Unsupported.into()),
         };
         match self.wire.replace_stream(upgrade).await {
@@ -303,7 +311,9 @@ impl Session<'_> {
                 metrics.handshake(self.listener, Ok(version));
                 self.active = metrics.active(self.listener, version);
                 self.lines = self.service.lines();
-                let offered = self.service.mechanisms(&self.wire);
+                // What a proxy said of its client's host holds where the proxy itself asks for none.
+                self.face = face.or_else(|| self.face.take());
+                let offered = self.service.mechanisms(&self.wire, self.face.as_deref());
                 Ok(Some(handshake.established().with_mechanisms(offered)))
             }
             Err(error) => {
@@ -317,9 +327,9 @@ impl Session<'_> {
 
 impl Proof {
     /// By USER and PASS.
-    fn of(credentials: &Credentials) -> Self {
+    fn of(credentials: &Credentials, default_domain: Option<&str>) -> Self {
         let password = Password::new(credentials.password.expose().to_vec());
-        let login = credentials.login.clone();
+        let login = auth::at_domain(credentials.login.clone(), default_domain);
         Self { login, mechanism: LoginMechanism::User, how: How::Password(password) }
     }
 }

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use crate::{
     Actor, Address, Alias, AliasAddress, ApiKey, ApiKeyId, AppPassword, Certificate, CredentialId, Domain,
     DomainName, LoginScope, LoginSettings, Mailbox, MailboxId, MailboxSettings, NewCredential, NewMailbox,
-    Rules, SealedKey, State, Tenant, TenantId, TenantLogin, TenantName, TenantSettings,
+    Policy, Rules, SealedKey, State, Tenant, TenantId, TenantLogin, TenantName, TenantSettings,
     port::{Conflict, IndexError},
 };
 
@@ -488,8 +488,10 @@ pub struct HostCertificate {
     pub key: SealedKey,
     /// The certificate.
     pub certificate: Certificate,
-    /// The tenant's greeting, if it has one.
-    pub greeting: Option<String>,
+    /// The tenant's policy.
+    pub policy: Policy,
+    /// How the tenant's logins are verified.
+    pub login: LoginSettings,
 }
 
 /// How far the deletion of a tenant has come.

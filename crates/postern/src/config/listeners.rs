@@ -8,7 +8,7 @@ use frontend::{ListenAddr, Network, PlaintextAuth};
 use maildrop::LoginMechanism;
 use serde::Deserialize;
 
-use super::types::{Secret, duration, list, mechanisms, parsed, plaintext_auth};
+use super::types::{Secret, duration, list, mechanisms, optional_domain, parsed, plaintext_auth};
 
 /// POP3 in the clear, with STLS where there is a certificate.
 #[derive(Debug, Clone, Deserialize)]
@@ -38,6 +38,9 @@ pub(crate) struct Pop3 {
     /// Longest time a client may read nothing of what it asked for. Default: 5 min.
     #[serde(deserialize_with = "duration")]
     pub(crate) write_timeout: Duration,
+    /// The domain of login names that have none. Default: none.
+    #[serde(deserialize_with = "optional_domain")]
+    pub(crate) default_domain: Option<String>,
     /// Connections at once, of this listener and of POP3S each. Default: 20,000.
     pub(crate) connections_max: usize,
     /// Connections at once from one address; 0 for no limit. Default: 0, for behind a proxy all are one.
@@ -56,6 +59,7 @@ impl Default for Pop3 {
             login_timeout: defaults.login_timeout,
             idle_timeout: defaults.idle_timeout,
             write_timeout: defaults.write_timeout,
+            default_domain: None,
             connections_max: 20_000,
             connections_per_source_max: 0,
         }
@@ -72,6 +76,9 @@ pub(crate) struct Pop3s {
     /// Whether connections begin with a PROXY header: `off`, `require`. Default: `off`.
     #[serde(deserialize_with = "parsed")]
     pub(crate) proxy_protocol: ProxyMode,
+    /// The domain of login names that have none. Default: that of `pop3`.
+    #[serde(deserialize_with = "optional_domain")]
+    pub(crate) default_domain: Option<String>,
 }
 
 /// LMTP.

@@ -96,6 +96,13 @@ where
     text.parse().map_err(D::Error::custom)
 }
 
+/// A domain name, where there need be none.
+pub(super) fn optional_domain<'de, D: Deserializer<'de>>(d: D) -> Result<Option<String>, D::Error> {
+    let name = text(d)?;
+    let domain = maildrop::DomainName::try_from(name.as_str()).map_err(D::Error::custom)?;
+    Ok(Some(domain.to_string()))
+}
+
 /// A list of such things; a single one, or several with commas between, may stand for a list.
 pub(super) fn list<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where

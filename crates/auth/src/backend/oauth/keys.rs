@@ -62,7 +62,7 @@ struct Key {
     family: AlgorithmFamily,
     /// The one algorithm it is for, if it says.
     algorithm: Option<Algorithm>,
-    key: DecodingKey,
+    verifying: DecodingKey,
 }
 
 impl std::fmt::Debug for Key {
@@ -180,7 +180,7 @@ impl Known {
                 && key.family == family(algorithm)
                 && key.algorithm.is_none_or(|of_key| of_key == algorithm)
         };
-        self.keys.iter().filter(fits).take(TRIED_MAX).map(|key| key.key.clone()).collect()
+        self.keys.iter().filter(fits).take(TRIED_MAX).map(|key| key.verifying.clone()).collect()
     }
 }
 
@@ -202,8 +202,8 @@ impl Key {
         if jwk.common.public_key_use.as_ref().is_some_and(|of| *of != PublicKeyUse::Signature) {
             return None;
         }
-        let key = DecodingKey::from_jwk(&jwk).ok()?;
-        Some(Self { id: jwk.common.key_id, family, algorithm, key })
+        let verifying = DecodingKey::from_jwk(&jwk).ok()?;
+        Some(Self { id: jwk.common.key_id, family, algorithm, verifying })
     }
 }
 
