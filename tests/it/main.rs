@@ -20,6 +20,7 @@ mod drain;
 mod fairness;
 mod faults;
 mod guessing;
+mod identity;
 mod isolation;
 mod lmtp;
 mod login;

@@ -120,7 +120,7 @@ impl Authenticator {
 
     /// Verifies a login name and password.
     pub async fn verify(&self, login: &str, password: &Password) -> Result<Verified, AuthError> {
-        let address = Address::try_from(login).ok();
+        let address = address_of(login);
         if let Some(address) = &address
             && let Some(verified) = self.verified.get(address, password)
             && verified.until.is_none_or(|until| SystemClock.now() < until)
@@ -134,7 +134,7 @@ impl Authenticator {
     /// Forgets that `login` was verified with this password, and verifies it anew: the index found the
     /// credential changed.
     pub async fn verify_again(&self, login: &str, password: &Password) -> Result<Verified, AuthError> {
-        let address = Address::try_from(login).ok();
+        let address = address_of(login);
         if let Some(address) = &address {
             self.verified.forget(address, password);
         }
@@ -144,7 +144,7 @@ impl Authenticator {
     /// Whether what is remembered of a login is still so. The index says so of a login that it lets in; one
     /// that is refused by what is remembered has to ask, and it costs no hash.
     pub async fn is_current(&self, login: &str, verified: &Verified) -> Result<bool, AuthError> {
-        let Ok(address) = Address::try_from(login) else { return Ok(true) };
+        let Some(address) = address_of(login) else { return Ok(true) };
         let LoginLookup { account, .. } = self.look_up(&address).await?;
         let Access { tenant_revision, credential_version, .. } = verified.access;
         Ok(account.is_some_and(|account| {
@@ -260,7 +260,7 @@ impl Authenticator {
     /// Verifies a token (OAUTHBEARER, XOAUTH2): whose it is, the issuer of the tenant says whose mailbox is asked for.
     pub(crate) async fn verify_token(&self, login: &str, token: &str) -> Result<Verified, AuthError> {
         let bad = |tenant| AuthError::BadCredentials { tenant };
-        let Ok(address) = Address::try_from(&*sasl::prepared(login)) else { return Err(bad(None)) };
+        let Some(address) = address_of(login) else { return Err(bad(None)) };
         let LoginLookup { domain, account } = self.look_up(&address).await?;
         let Some(domain) = domain else { return Err(bad(None)) };
         let tenant = Some(domain.tenant);
@@ -398,10 +398,10 @@ impl Authenticator {
 
     /// The account of this name, if its passwords are kept here.
     async fn account(&self, login: &str) -> Result<Option<Account>, AuthError> {
-        let LoginLookup { domain, account } = match Address::try_from(&*sasl::prepared(login)) {
-            Ok(address) => self.look_up(&address).await?,
+        let LoginLookup { domain, account } = match address_of(login) {
+            Some(address) => self.look_up(&address).await?,
             // Looked up all the same, as an address nobody can have.
-            Err(_) => match Address::new("nobody", "invalid") {
+            None => match Address::new("nobody", "invalid") {
                 Ok(nobody) => self.look_up(&nobody).await?,
                 Err(_) => LoginLookup::default(),
             },
@@ -478,4 +478,9 @@ impl Authenticator {
             }
         });
     }
+}
+
+/// The address a login name is, however it is written.
+fn address_of(login: &str) -> Option<Address> {
+    Address::try_from(&*sasl::prepared(login)).ok()
 }

@@ -227,7 +227,7 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn is(settings: Value, expected: Option<&str>) {
+    fn is(settings: &Value, expected: Option<&str>) {
         let networks = ["127.0.0.0/8".parse().unwrap()].into_iter().collect();
         let config = BackendsConfig {
             reach: Reach { networks, ..Reach::default() },
@@ -240,64 +240,64 @@ mod tests {
 
     #[test]
     fn settings_that_cannot_work_are_told() {
-        is(json!({}), None);
-        is(json!({ "passwords": "none" }), None);
-        is(json!({ "passwords": "ldap" }), Some("ldap"));
-        is(json!({ "remember_secs": 86_401 }), Some("remember_secs"));
-        is(json!({ "offline_secs": 604_801 }), Some("offline_secs"));
+        is(&json!({}), None);
+        is(&json!({ "passwords": "none" }), None);
+        is(&json!({ "passwords": "ldap" }), Some("ldap"));
+        is(&json!({ "remember_secs": 86_401 }), Some("remember_secs"));
+        is(&json!({ "offline_secs": 604_801 }), Some("offline_secs"));
         let ldap = |change: Value| {
             let mut ldap = json!({ "urls": ["ldaps://ldap.test"], "bind_dn": "uid={local}" });
             ldap.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
             json!({ "passwords": "ldap", "ldap": ldap })
         };
-        is(ldap(json!({})), None);
-        is(ldap(json!({ "urls": [] })), Some("ldap.urls"));
-        is(ldap(json!({ "urls": ["http://a"] })), Some("ldap.urls"));
-        is(ldap(json!({ "urls": ["ldaps://127.0.0.1"] })), None);
-        is(ldap(json!({ "urls": ["ldaps://10.0.0.1"] })), Some("ldap.urls"));
-        is(ldap(json!({ "urls": ["ldaps://[::ffff:10.0.0.1]"] })), Some("ldap.urls"));
-        is(ldap(json!({ "urls": ["ldap://8.8.8.8"], "starttls": false })), Some("ldap.urls"));
-        is(ldap(json!({ "urls": ["ldap://8.8.8.8"] })), None);
-        is(ldap(json!({ "bind_dn": "uid=admin" })), Some("ldap.bind_dn"));
-        is(ldap(json!({ "bind_dn": null })), Some("ldap.bind_dn"));
-        is(ldap(json!({ "timeout_secs": 0 })), Some("ldap.timeout_secs"));
-        is(ldap(json!({ "ca_pem": "x" })), Some("ldap.ca_pem"));
+        is(&ldap(json!({})), None);
+        is(&ldap(json!({ "urls": [] })), Some("ldap.urls"));
+        is(&ldap(json!({ "urls": ["http://a"] })), Some("ldap.urls"));
+        is(&ldap(json!({ "urls": ["ldaps://127.0.0.1"] })), None);
+        is(&ldap(json!({ "urls": ["ldaps://10.0.0.1"] })), Some("ldap.urls"));
+        is(&ldap(json!({ "urls": ["ldaps://[::ffff:10.0.0.1]"] })), Some("ldap.urls"));
+        is(&ldap(json!({ "urls": ["ldap://8.8.8.8"], "starttls": false })), Some("ldap.urls"));
+        is(&ldap(json!({ "urls": ["ldap://8.8.8.8"] })), None);
+        is(&ldap(json!({ "bind_dn": "uid=admin" })), Some("ldap.bind_dn"));
+        is(&ldap(json!({ "bind_dn": null })), Some("ldap.bind_dn"));
+        is(&ldap(json!({ "timeout_secs": 0 })), Some("ldap.timeout_secs"));
+        is(&ldap(json!({ "ca_pem": "x" })), Some("ldap.ca_pem"));
         let search = |change: Value| {
             let mut search = json!({ "base": "dc=x", "filter": "(mail={address})" });
             search.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
             ldap(json!({ "bind_dn": null, "search": search }))
         };
-        is(search(json!({})), None);
-        is(search(json!({ "filter": "(mail={address}" })), Some("ldap.search.filter"));
-        is(search(json!({ "filter": "(mail=*)" })), Some("ldap.search.filter"));
-        is(search(json!({ "bind_dn": "cn=a" })), Some("ldap.search.password"));
-        is(search(json!({ "password": { "value": "x" } })), Some("ldap.search.bind_dn"));
-        is(search(json!({ "bind_dn": "cn=a", "password": { "value": "x" } })), None);
-        is(search(json!({ "bind_dn": "cn=a", "password": {} })), Some("ldap.search.password"));
+        is(&search(json!({})), None);
+        is(&search(json!({ "filter": "(mail={address}" })), Some("ldap.search.filter"));
+        is(&search(json!({ "filter": "(mail=*)" })), Some("ldap.search.filter"));
+        is(&search(json!({ "bind_dn": "cn=a" })), Some("ldap.search.password"));
+        is(&search(json!({ "password": { "value": "x" } })), Some("ldap.search.bind_dn"));
+        is(&search(json!({ "bind_dn": "cn=a", "password": { "value": "x" } })), None);
+        is(&search(json!({ "bind_dn": "cn=a", "password": {} })), Some("ldap.search.password"));
         for (file, good) in [("a.txt", true), ("../a", false), ("a/b", false), (".a", false), ("", false)] {
             let expected = (!good).then_some("ldap.search.password");
-            is(search(json!({ "bind_dn": "cn=a", "password": { "file": file } })), expected);
+            is(&search(json!({ "bind_dn": "cn=a", "password": { "file": file } })), expected);
         }
         let http =
             |url: &str| json!({ "passwords": "http", "http": { "url": url, "secret": { "value": "x" } } });
-        is(http("https://a.test/x?y"), None);
+        is(&http("https://a.test/x?y"), None);
         for bad in
             ["ftp://a", "https://u:p@a.test", "http://10.0.0.1", "http://0x7f.1:1#f", "http://167772161", ""]
         {
-            is(http(bad), Some("http.url"));
+            is(&http(bad), Some("http.url"));
         }
         let oauth = |change: Value| {
             let mut oauth = json!({ "issuer": "https://i.test", "audiences": ["a"] });
             oauth.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
             json!({ "oauth": oauth })
         };
-        is(oauth(json!({})), None);
-        is(oauth(json!({ "audiences": [] })), Some("oauth.audiences"));
-        is(oauth(json!({ "issuer": "i" })), Some("oauth.issuer"));
-        is(oauth(json!({ "issuer": "i", "jwks_url": "https://i.test/k" })), None);
-        is(oauth(json!({ "leeway_secs": 301 })), Some("oauth.leeway_secs"));
+        is(&oauth(json!({})), None);
+        is(&oauth(json!({ "audiences": [] })), Some("oauth.audiences"));
+        is(&oauth(json!({ "issuer": "i" })), Some("oauth.issuer"));
+        is(&oauth(json!({ "issuer": "i", "jwks_url": "https://i.test/k" })), None);
+        is(&oauth(json!({ "leeway_secs": 301 })), Some("oauth.leeway_secs"));
         let introspection =
             json!({ "url": "https://i.test", "client_id": "c", "client_secret": { "value": "s" } });
-        is(oauth(json!({ "audiences": [], "introspection": introspection })), None);
+        is(&oauth(json!({ "audiences": [], "introspection": introspection })), None);
     }
 }
