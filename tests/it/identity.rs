@@ -5,7 +5,11 @@ use std::process::Command;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-use crate::support::{Node, NodeOptions, Pop3, env, oidc::Oidc, run};
+use crate::support::{
+    Node, NodeOptions, Pop3, env,
+    oidc::{Oidc, oauthbearer},
+    run,
+};
 
 /// Tenants `one` and `two` with a host and a mailbox `a` each; names without a domain are `one.test`'s where no host
 /// tells another.
@@ -153,6 +157,23 @@ fn a_token_names_the_mailbox_where_the_client_does_not() {
     };
     assert!(answer(&token("a@one.test")).starts_with("+OK"));
     assert!(answer(&token("a")).starts_with("+OK"));
+    // Of a tenant's several domains, a name without one is the default's.
+    let http = world.node.http();
+    assert_eq!(http.json("POST", "/v1/tenants/one/domains", &json!({ "name": "uno.test" })).0, 201);
+    let body = json!({ "address": "a@uno.test" });
+    assert_eq!(http.json("POST", "/v1/tenants/one/mailboxes", &body).0, 201);
+    world.set("one", &json!({ "oauth": oauth, "default_domain": "one.test" }));
+    for (user, claim, good) in [
+        ("a@one.test", "a", true),
+        ("a@uno.test", "a", false),
+        ("a@uno.test", "a@uno.test", true),
+        ("a@one.test", "a@uno.test", false),
+    ] {
+        let mut pop3 = Pop3::connect(world.node.pop3).unwrap();
+        let reply = pop3.command(&format!("AUTH OAUTHBEARER {}", oauthbearer(user, &token(claim)))).unwrap();
+        assert_eq!(reply.starts_with("+OK"), good, "{user} {claim}: {reply}");
+        let _ = pop3.command(if good { "QUIT" } else { "AQ==" });
+    }
     // Whose issuer it is, its tenant's mailboxes are.
     for other in ["a@two.test", "b@one.test", "", "*"] {
         assert!(answer(&token(other)).starts_with("-ERR [AUTH]"), "{other}");

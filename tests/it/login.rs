@@ -70,6 +70,13 @@ fn count(node: &Node, by: &str, outcome: &str) -> u64 {
     metrics.lines().find_map(|line| line.strip_prefix(&series)).unwrap().parse().unwrap()
 }
 
+/// How many answers were made to wait.
+fn delayed(node: &Node) -> u64 {
+    let (_, metrics) = node.http().get("/metrics");
+    let counts = metrics.lines().filter(|line| line.starts_with("pop3_login_delays_total{"));
+    counts.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+}
+
 #[test]
 fn a_directory_verifies_passwords() {
     let slapd = Slapd::start(&[
@@ -183,12 +190,17 @@ fn a_directory_that_is_away_is_no_wrong_password() {
     // The password that was good last is good for a while; no other is, and nobody is told that it is wrong.
     good(&node, &a, "ldap-pw");
     assert_eq!(count(&node, "offline", "good"), 1);
+    // Who guesses at it waits as for a wrong one, and as for a mailbox that nobody has.
+    let before = delayed(&node);
     away(&node, &a, "wrong");
     away(&node, &b, "b-pw");
     away(&node, "nobody@one.test", "x");
+    assert_eq!(delayed(&node), before + 3);
     // Under other settings nothing is left of it.
     set(&node, "one", &settings(0));
+    let before = delayed(&node);
     away(&node, &a, "ldap-pw");
+    assert_eq!(delayed(&node), before, "where nothing is taken nobody can guess");
     slapd.up();
     good(&node, &a, "ldap-pw");
     good(&node, &b, "b-pw");

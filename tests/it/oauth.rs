@@ -143,6 +143,18 @@ fn tokens_are_what_the_issuer_signed_for_us() {
     let (reply, error) =
         exchange(&node, "OAUTHBEARER", &STANDARD.encode(format!("n,a={a},\u{1}auth=\u{1}\u{1}")));
     assert!(reply.starts_with("-ERR [AUTH]") && error["status"] == "invalid_token", "{reply} {error}");
+    // Who gives up when it is refused is refused all the same.
+    let refusals = || {
+        let (_, metrics) = node.http().get("/metrics");
+        let series = "pop3_logins_total{mechanism=\"XOAUTH2\",outcome=\"bad_credentials\"} ";
+        metrics.lines().find_map(|line| line.strip_prefix(series)).unwrap().parse::<u64>().unwrap()
+    };
+    let before = refusals();
+    let mut pop3 = Pop3::connect(node.pop3).unwrap();
+    let challenge = pop3.command(&format!("AUTH XOAUTH2 {}", xoauth2(&a, "x.y.z"))).unwrap();
+    assert!(challenge.starts_with("+ "), "{challenge}");
+    pop3.err("*");
+    assert_eq!(refusals(), before + 1);
     // A token longer than may be is told, and the session goes on.
     let mut pop3 = Pop3::connect(node.pop3).unwrap();
     pop3.err(&format!("AUTH OAUTHBEARER {}", "A".repeat(100_000)));

@@ -67,7 +67,7 @@ impl Default for BackendsConfig {
 /// Tenants whose back ends are remembered; with connections one takes some 100 KiB, without some 10.
 const BACKENDS_MAX: u64 = 10_000;
 /// A back end that nobody asked for so long is forgotten, and its connections are closed.
-const BACKEND_IDLE: Duration = Duration::from_mins(30);
+const BACKEND_IDLE: Duration = Duration::from_mins(10);
 /// Longest wait for a turn.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
@@ -129,10 +129,13 @@ impl Backends {
     pub(crate) async fn of(&self, tenant: TenantId, version: i64) -> Result<Arc<Backend>, AuthError> {
         let shared = &self.shared;
         let slot = shared.backends.get_with((tenant, version), Arc::default);
-        let made = slot.get_or_try_init(|| shared.make(tenant)).await?;
-        // What was before is asked no more, and its connections need not wait until they are forgotten.
-        shared.backends.invalidate(&(tenant, version - 1));
-        Ok(Arc::clone(made))
+        let make = async || {
+            let made = shared.make(tenant).await?;
+            // What was before is asked no more, and its connections need not wait until they are forgotten.
+            shared.backends.invalidate(&(tenant, version - 1));
+            Ok::<_, AuthError>(made)
+        };
+        slot.get_or_try_init(make).await.map(Arc::clone)
     }
 }
 
@@ -169,6 +172,8 @@ pub(crate) struct Backend {
     pub(crate) remember: Option<Duration>,
     /// How long it counts while there is no answer.
     pub(crate) offline: Duration,
+    /// The domain of names that have none, in claims, too.
+    pub(crate) default_domain: Option<String>,
     turns: Turns,
     metrics: Metrics,
 }
@@ -209,6 +214,7 @@ impl Backend {
             passwords,
             oauth,
             remember: settings.remember_secs.map(|secs| Duration::from_secs(secs.into())),
+            default_domain: settings.default_domain,
             offline: Duration::from_secs(settings.offline_secs.unwrap_or(0).into()),
             turns: Turns::new(config),
             metrics,

@@ -81,6 +81,13 @@ pub enum AuthError {
         /// The tenant of the account, if there is one: to be counted, and never told to the client.
         tenant: Option<TenantId>,
     },
+    /// The tenant's back end does not answer, and somebody may be guessing at the password that is taken meanwhile: the
+    /// client is told what [`Unavailable`](Self::Unavailable) tells it, as late as if the password was wrong.
+    #[error("login cannot be verified now, and may be a guess")]
+    Undecided {
+        /// The tenant.
+        tenant: TenantId,
+    },
     /// Not now: the database does not answer, or too many passwords wait to be verified.
     #[error("login cannot be verified now")]
     Unavailable(#[source] Option<IndexError>),
@@ -251,6 +258,8 @@ impl Authenticator {
                         self.count("offline", "good");
                         Ok(Verified::of(&account))
                     }
+                    // The same for everybody, mailbox or not.
+                    None if !backend.offline.is_zero() => Err(AuthError::Undecided { tenant: domain.tenant }),
                     None => Err(away.into()),
                 }
             }
@@ -271,8 +280,11 @@ impl Authenticator {
             let local = |at: &str| Address::new(address.local_part(), at).ok();
             match Address::try_from(holder) {
                 Ok(holder) => local(&domain.name).as_ref() == Some(&holder) || address == holder,
+                // In a tenant with several domains a part before is somebody's of one of them.
                 Err(_) => {
-                    !holder.contains('@') && Address::new(holder, &domain.name).ok() == local(&domain.name)
+                    let at = backend.default_domain.as_ref().unwrap_or(&domain.name);
+                    let found = Address::new(holder, at).ok().filter(|_| !holder.contains('@'));
+                    found.is_some() && found == local(&domain.name)
                 }
             }
         };
@@ -301,8 +313,8 @@ impl Authenticator {
         let of_host = self.look_up(&anybody).await?.domain.ok_or_else(bad)?;
         let Some(backend) = self.backend(&of_host).await? else { return Err(bad()) };
         let holder = backend.holder(token).await.inspect_err(|_| self.count("token", "unavailable"))?;
-        let address =
-            holder.and_then(|holder| Address::try_from(&*at_domain(holder, Some(&of_host.name))).ok());
+        let at = backend.default_domain.as_ref().unwrap_or(&of_host.name);
+        let address = holder.and_then(|holder| Address::try_from(&*at_domain(holder, Some(at))).ok());
         if let Some(address) = address {
             let LoginLookup { domain, account } = self.look_up(&address).await?;
             if let Some(account) = account

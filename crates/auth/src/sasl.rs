@@ -129,6 +129,11 @@ impl Exchange {
         self.login.as_deref()
     }
 
+    /// Whether the client is refused already and only still has to be told so: giving up changes nothing of that.
+    pub fn is_refused(&self) -> bool {
+        matches!(self.state, State::BearerRefused(_))
+    }
+
     /// Takes a response; `None` where the client sent none along with the mechanism's name. An error ends the
     /// exchange.
     pub async fn respond(
@@ -219,7 +224,7 @@ impl Exchange {
                 Ok(SaslReply::Challenge(refusal.to_vec()))
             }
             // Of the token nothing is known: there is nothing to tell of it.
-            Err(error @ AuthError::Unavailable(_)) => Err(error),
+            Err(error @ (AuthError::Unavailable(_) | AuthError::Undecided { .. })) => Err(error),
         }
     }
 

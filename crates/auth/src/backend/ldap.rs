@@ -27,6 +27,8 @@ use wire::{Connection, Found};
 
 /// A connection that was not used for so long is not trusted to be one still.
 const IDLE: Duration = Duration::from_secs(60);
+/// Connections that wait for their next use: there may be ten thousand tenants, and there are only so many descriptors.
+const IDLE_MAX: usize = 2;
 /// A server that did not answer is asked last for so long.
 const LAST_FOR: Duration = Duration::from_secs(30);
 /// Longest filter, DN or base.
@@ -44,7 +46,7 @@ pub(super) struct Ldap {
     tls: Arc<ClientConfig>,
     reach: Reach,
     timeout: Duration,
-    /// Connections that wait for their next use, no more than there are turns.
+    /// Connections that wait for their next use.
     idle: Mutex<Vec<(Connection, Instant)>>,
     idle_max: usize,
 }
@@ -91,7 +93,7 @@ impl Ldap {
             reach: config.reach.clone(),
             timeout: Duration::from_secs(settings.timeout_secs.unwrap_or(TIMEOUT_SECS).into()),
             idle: Mutex::default(),
-            idle_max: config.concurrent_max,
+            idle_max: config.concurrent_max.min(IDLE_MAX),
         })
     }
 

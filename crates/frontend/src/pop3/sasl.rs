@@ -57,7 +57,12 @@ impl Session<'_> {
                             exchange = next;
                             token = Some(response);
                         }
-                        SaslStep::Ended(step) => return Ok(Exchanged::Ended(step)),
+                        SaslStep::Ended(step) => {
+                            if server.is_refused() {
+                                self.given_up(server.login().unwrap_or_default(), mechanism).await?;
+                            }
+                            return Ok(Exchanged::Ended(step));
+                        }
                     }
                 }
                 Ok(SaslReply::Password(password)) => break How::Password(password),
