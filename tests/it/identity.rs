@@ -23,7 +23,7 @@ impl World {
         let extra = "[login_backends]\nallowed_networks = [\"127.0.0.0/8\", \"::1\"]\n[pop3]\n\
                      default_domain = \"one.test\"\nmechanisms = [\"PLAIN\", \"LOGIN\", \"SCRAM-SHA-256\", \"CRAM-MD5\", \
                      \"OAUTHBEARER\", \"APOP\"]\n[pop3s]\ndefault_domain = \"two.test\"\n";
-        let node = Node::start(&NodeOptions { tls: true, extra: extra.into(), ..NodeOptions::embedded() });
+        let node = Node::start(&NodeOptions { tls: true, extra: extra.into(), ..NodeOptions::servers() });
         let certificates = tempfile::tempdir_in(env("POSTERN_TEST_TMP")).unwrap();
         let world = Self { node, certificates };
         for tenant in ["one", "two"] {

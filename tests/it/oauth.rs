@@ -17,7 +17,7 @@ fn node() -> Node {
         extra: "[login_backends]\nallowed_networks = [\"127.0.0.0/8\", \"::1\"]\n\
                 [pop3]\nmechanisms = [\"PLAIN\", \"OAUTHBEARER\", \"XOAUTH2\"]\n"
             .into(),
-        ..NodeOptions::embedded()
+        ..NodeOptions::servers()
     });
     node.tenant("one");
     node
