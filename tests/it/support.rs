@@ -2,8 +2,10 @@
 
 mod dice;
 mod http;
+pub(crate) mod ldap;
 mod lmtp;
 mod node;
+pub(crate) mod oidc;
 mod pop3;
 mod stores;
 pub(crate) mod tls;

@@ -21,7 +21,7 @@ mod routes;
 
 use std::{fmt, future::Future, io, sync::Arc, time::Duration};
 
-use ::auth::Hasher;
+use ::auth::{Backends, Hasher};
 use axum::Router;
 use maildrop::{
     Deliveries, Maildrops, TrafficLog,
@@ -60,6 +60,8 @@ pub struct AdminApi {
     pub traffic: TrafficLog,
     /// Hashes new passwords.
     pub hasher: Hasher,
+    /// Judges how logins shall be verified, and seals the secrets of that.
+    pub backends: Backends,
     /// Tells the time of changes.
     pub clock: Arc<dyn Clock>,
     /// The bootstrap token of the platform administrator.

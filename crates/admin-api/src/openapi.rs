@@ -27,6 +27,8 @@ const REVISED: &[(&str, &str)] = &[
     ("delete", "/v1/tenants/{tenant}"),
     ("post", "/v1/tenants/{tenant}/suspend"),
     ("post", "/v1/tenants/{tenant}/resume"),
+    ("put", "/v1/tenants/{tenant}/login"),
+    ("delete", "/v1/tenants/{tenant}/login"),
     ("patch", "/v1/tenants/{tenant}/mailboxes/{address}"),
     ("delete", "/v1/tenants/{tenant}/mailboxes/{address}"),
     ("post", "/v1/tenants/{tenant}/mailboxes/{address}/suspend"),

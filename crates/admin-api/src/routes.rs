@@ -8,6 +8,7 @@ mod extract;
 pub(crate) mod fields;
 mod health;
 mod keys;
+mod login;
 mod mailboxes;
 mod messages;
 mod passwords;
@@ -111,6 +112,7 @@ pub(crate) fn management() -> OpenApiRouter<Shared> {
         .routes(routes!(keys::platform_list, keys::platform_create))
         .routes(routes!(keys::tenant_delete))
         .routes(routes!(keys::platform_delete))
+        .routes(routes!(login::read, login::put, login::delete))
         .routes(routes!(certificates::list))
         .routes(routes!(certificates::read, certificates::put, certificates::delete))
 }

@@ -100,6 +100,7 @@ impl Hasher {
     /// The password's hash as a PHC string, in the tenant's turn.
     pub async fn hash_for(&self, tenant: TenantId, password: Password) -> Result<String, HashError> {
         let argon2 = self.argon2.clone();
+        let password = password.prepared().unwrap_or(password);
         self.in_turn(tenant, move || hash(&argon2, password.expose()))
             .await
             .unwrap_or_else(|| Err(HashError("too many passwords wait to be hashed".into())))
@@ -132,21 +133,27 @@ impl Hasher {
         let tenant = tenant.unwrap_or(NO_TENANT);
         let config = self.config;
         let nobody = Arc::clone(&self.nobody);
+        let prepared = password.prepared();
         self.in_turn(tenant, move || {
             let stored = hashed.and_then(|hashed| {
                 StoredPassword::parse(&hashed)
                     .inspect_err(|error| tracing::error!(%error, "stored password hash cannot be read"))
                     .ok()
             });
+            // Each form is compared, also where there is nobody: it is the client's own password that tells how many
+            // there are.
+            let forms = [Some(&password), prepared.as_ref()];
+            let is = |stored: &StoredPassword| {
+                // Not ended at the first that fits, which would tell nothing but cost a thought.
+                forms.iter().flatten().any(|form| stored.verify(form))
+            };
             match stored {
-                Some(stored) if stored.verify(&password) => {
-                    Verdict::Good { outdated: stored.needs_upgrade(&config) }
-                }
+                Some(stored) if is(&stored) => Verdict::Good { outdated: stored.needs_upgrade(&config) },
                 // An account that was imported must not be told from one that does not exist by how soon it
                 // is refused; where its scheme is a slow one, it takes longer until the first good login.
                 Some(stored) if stored.is_argon2id() => Verdict::Wrong,
                 Some(_) | None => {
-                    let _ = nobody.verify(&password);
+                    let _ = is(&nobody);
                     Verdict::Wrong
                 }
             }
@@ -207,6 +214,31 @@ mod tests {
         let nothing = || Password::new(vec![]);
         assert_eq!(hasher.verify(None, nothing(), None).await, Some(Verdict::Wrong));
         assert_eq!(hasher.verify(None, nothing(), Some("garbage".into())).await, Some(Verdict::Wrong));
+    }
+
+    #[tokio::test]
+    async fn a_password_is_the_same_however_its_letters_are_composed() {
+        let hasher = hasher();
+        let composed = Password::new("p\u{e4}ss \u{fb01}".as_bytes().to_vec());
+        let decomposed = || Password::new("pa\u{308}ss fi".as_bytes().to_vec());
+        assert!(composed.prepared().is_some() && Password::new(b"plain".to_vec()).prepared().is_none());
+        let prepared = composed.prepared().unwrap();
+        assert_eq!(prepared.expose(), "p\u{e4}ss fi".as_bytes());
+        for set in [composed.clone(), decomposed(), prepared] {
+            let hashed = hasher.hash(set).await.unwrap();
+            for typed in [composed.clone(), decomposed()] {
+                let verdict = hasher.verify(None, typed, Some(hashed.clone())).await;
+                assert_eq!(verdict, Some(Verdict::Good { outdated: false }));
+            }
+        }
+        // One that was hashed elsewhere as it was typed is good as it is typed.
+        let raw = hash(&hasher.argon2, composed.expose()).unwrap();
+        let good = Verdict::Good { outdated: false };
+        assert_eq!(hasher.verify(None, composed, Some(raw.clone())).await, Some(good));
+        assert_eq!(hasher.verify(None, decomposed(), Some(raw)).await, Some(Verdict::Wrong));
+        // What cannot be prepared is what it is.
+        assert!(Password::new(b"\xff".to_vec()).prepared().is_none());
+        assert!(Password::new("\u{7}\u{e4}".as_bytes().to_vec()).prepared().is_none());
     }
 
     #[tokio::test]

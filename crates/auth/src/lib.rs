@@ -1,4 +1,4 @@
-//! Who is it: password schemes and the verified-login cache.
+//! Who is it: password schemes, SASL mechanisms, tenants' back ends and the verified-login cache.
 //!
 //! An unknown user and a wrong password are the same to an observer, in text and in time: both cost one
 //! look-up and one password hash. A password that was verified a little while ago costs neither
@@ -6,7 +6,10 @@
 //! the first good login.
 
 mod app_password;
+mod backend;
 mod hasher;
+mod metrics;
+mod networks;
 mod password;
 mod penalties;
 mod sasl;
@@ -16,19 +19,23 @@ mod verified;
 
 use std::sync::Arc;
 
+use backend::Backend;
 use hasher::Verdict;
 use maildrop::{
     Access, Address, CredentialId, FairGate, LoginScope, State, TenantId, party_of,
-    port::{Account, Clock as _, Directory, IndexError, SystemClock},
+    port::{Account, Clock as _, Directory, IndexError, LoginDomain, LoginLookup, SystemClock},
 };
 
 use time::OffsetDateTime;
 
 pub use app_password::NewAppPassword;
+pub use backend::{Backends, BackendsConfig, HostPattern, Reach, SealedSecrets, SettingsProblem};
 pub use hasher::{Hasher, HasherConfig};
+pub use metrics::Metrics;
+pub use networks::{Network, NetworkError, Networks};
 pub use password::Password;
 pub use penalties::{Penalties, Penalty, PenaltyConfig};
-pub use sasl::{ChannelBindings, Exchange, SaslReply, Verifiers, Wanted, apop_timestamp};
+pub use sasl::{ChannelBindings, Exchange, SaslReply, Verifiers, Wanted, apop_timestamp, at_domain};
 pub use scheme::{StoredPassword, StoredPasswordError};
 pub use sealed::Sealed;
 pub use verified::VerifiedCache;
@@ -74,6 +81,13 @@ pub enum AuthError {
         /// The tenant of the account, if there is one: to be counted, and never told to the client.
         tenant: Option<TenantId>,
     },
+    /// The tenant's back end does not answer, and somebody may be guessing at the password that is taken meanwhile: the
+    /// client is told what [`Unavailable`](Self::Unavailable) tells it, as late as if the password was wrong.
+    #[error("login cannot be verified now, and may be a guess")]
+    Undecided {
+        /// The tenant.
+        tenant: TenantId,
+    },
     /// Not now: the database does not answer, or too many passwords wait to be verified.
     #[error("login cannot be verified now")]
     Unavailable(#[source] Option<IndexError>),
@@ -87,6 +101,8 @@ pub struct Authenticator {
     verified: VerifiedCache,
     sealed: Sealed,
     asking: FairGate,
+    /// What verifies logins of tenants that do not leave that to us.
+    backends: Option<Backends>,
 }
 
 impl Authenticator {
@@ -100,16 +116,23 @@ impl Authenticator {
         sealed: Sealed,
         asking: FairGate,
     ) -> Self {
-        Self { directory, hasher, verified, sealed, asking }
+        Self { directory, hasher, verified, sealed, asking, backends: None }
+    }
+
+    /// The same, with these back ends for tenants that have one. Without, their logins cannot be verified.
+    #[must_use]
+    pub fn with_backends(self, backends: Backends) -> Self {
+        Self { backends: Some(backends), ..self }
     }
 
     /// Verifies a login name and password.
     pub async fn verify(&self, login: &str, password: &Password) -> Result<Verified, AuthError> {
-        let address = Address::try_from(login).ok();
+        let address = address_of(login);
         if let Some(address) = &address
             && let Some(verified) = self.verified.get(address, password)
             && verified.until.is_none_or(|until| SystemClock.now() < until)
         {
+            self.count("remembered", "good");
             return Ok(verified);
         }
         self.verify_anew(address, password).await
@@ -118,7 +141,7 @@ impl Authenticator {
     /// Forgets that `login` was verified with this password, and verifies it anew: the index found the
     /// credential changed.
     pub async fn verify_again(&self, login: &str, password: &Password) -> Result<Verified, AuthError> {
-        let address = Address::try_from(login).ok();
+        let address = address_of(login);
         if let Some(address) = &address {
             self.verified.forget(address, password);
         }
@@ -128,8 +151,8 @@ impl Authenticator {
     /// Whether what is remembered of a login is still so. The index says so of a login that it lets in; one
     /// that is refused by what is remembered has to ask, and it costs no hash.
     pub async fn is_current(&self, login: &str, verified: &Verified) -> Result<bool, AuthError> {
-        let Ok(address) = Address::try_from(login) else { return Ok(true) };
-        let account = self.look_up(&address).await?;
+        let Some(address) = address_of(login) else { return Ok(true) };
+        let LoginLookup { account, .. } = self.look_up(&address).await?;
         let Access { tenant_revision, credential_version, .. } = verified.access;
         Ok(account.is_some_and(|account| {
             (account.tenant_revision, account.credential_version) == (tenant_revision, credential_version)
@@ -144,9 +167,9 @@ impl Authenticator {
         // A login name that cannot be an address is looked up and hashed for all the same (an address
         // nobody can have), so that it takes as long as any other.
         let nobody = || Address::new("nobody", "invalid");
-        let account = match address.clone().map_or_else(nobody, Ok) {
+        let LoginLookup { domain, account } = match address.clone().map_or_else(nobody, Ok) {
             Ok(address) => self.look_up(&address).await?,
-            Err(_) => None,
+            Err(_) => LoginLookup::default(),
         };
         // Compared first, and fast: an app password is too long to be guessed. One that matches is good; none
         // that does not saves or costs an observable hash.
@@ -156,12 +179,23 @@ impl Authenticator {
         if let (Some(account), Some(address), Some(app)) = (&account, &address, app) {
             let verified = self.remember(account, address, password, app.scope, app.expires_at);
             self.touch(account, app.id);
+            self.count("app_password", "good");
             return Ok(verified);
+        }
+        if let (Some(domain), Some(address)) = (&domain, &address)
+            && let Some(backend) = self.backend(domain).await?
+            && !backend.is_internal()
+        {
+            return self.verify_elsewhere(&backend, domain, account, address, password).await;
         }
         let tenant = account.as_ref().map(|account| account.tenant);
         let hash = account.as_ref().and_then(|account| account.password_hash.clone());
         let verdict = self.hasher.verify(tenant, password.clone(), hash).await;
-        let verdict = verdict.ok_or(AuthError::Unavailable(None))?;
+        let Some(verdict) = verdict else {
+            self.count("internal", "unavailable");
+            return Err(AuthError::Unavailable(None));
+        };
+        self.count("internal", if verdict == Verdict::Wrong { "refused" } else { "good" });
         match (account, address, verdict) {
             (Some(account), Some(address), Verdict::Good { outdated }) => {
                 let verified = self.remember(&account, &address, password, LoginScope::Full, None);
@@ -175,10 +209,145 @@ impl Authenticator {
         }
     }
 
-    async fn look_up(&self, address: &Address) -> Result<Option<Account>, AuthError> {
+    /// Verifies a password by the back end of its tenant. It is asked whether there is such a mailbox or not, so that
+    /// its answers take as long.
+    async fn verify_elsewhere(
+        &self,
+        backend: &Backend,
+        domain: &LoginDomain,
+        account: Option<Account>,
+        address: &Address,
+        password: &Password,
+    ) -> Result<Verified, AuthError> {
+        let tenant = Some(domain.tenant);
+        let bad = || AuthError::BadCredentials { tenant };
+        // By whatever domain it is called, a mailbox has one name.
+        let asked = Address::new(address.local_part(), &domain.name).map_err(|_| bad())?;
+        let answer = backend.is_password(&asked, password).await;
+        let outcome = match answer {
+            Ok(true) => "good",
+            Ok(false) => "refused",
+            Err(_) => "unavailable",
+        };
+        self.count(backend.kind(), outcome);
+        match (answer, account) {
+            (Ok(true), Some(account)) => {
+                let verified = match backend.remember {
+                    Some(remember) if remember.is_zero() => Verified::of(&account),
+                    remember => {
+                        let until = remember.map(|remember| SystemClock.now() + remember);
+                        self.remember(&account, address, password, LoginScope::Full, until)
+                    }
+                };
+                if !backend.offline.is_zero() {
+                    self.verified.keep_for_offline(&asked, password, &verified.access);
+                }
+                Ok(verified)
+            }
+            (Ok(false), _) => {
+                self.verified.forget_for_offline(&asked, password);
+                Err(bad())
+            }
+            (Ok(true), None) => Err(bad()),
+            (Err(away), account) => {
+                let account = account.filter(|account| {
+                    self.verified.was_good(&asked, password, &Verified::of(account).access, backend.offline)
+                });
+                match account {
+                    Some(account) => {
+                        self.count("offline", "good");
+                        Ok(Verified::of(&account))
+                    }
+                    // The same for everybody, mailbox or not.
+                    None if !backend.offline.is_zero() => Err(AuthError::Undecided { tenant: domain.tenant }),
+                    None => Err(away.into()),
+                }
+            }
+        }
+    }
+
+    /// Verifies a token (OAUTHBEARER, XOAUTH2): whose it is, the issuer of the tenant says whose mailbox is asked for.
+    pub(crate) async fn verify_token(&self, login: &str, token: &str) -> Result<Verified, AuthError> {
+        let bad = |tenant| AuthError::BadCredentials { tenant };
+        let Some(address) = address_of(login) else { return Err(bad(None)) };
+        let LoginLookup { domain, account } = self.look_up(&address).await?;
+        let Some(domain) = domain else { return Err(bad(None)) };
+        let tenant = Some(domain.tenant);
+        let Some(backend) = self.backend(&domain).await? else { return Err(bad(tenant)) };
+        let holder = backend.holder(token).await.inspect_err(|_| self.count("token", "unavailable"))?;
+        // The name of the mailbox, under its own domain or the one it was called by, or the part before.
+        let is_it = |holder: &str| {
+            let local = |at: &str| Address::new(address.local_part(), at).ok();
+            match Address::try_from(holder) {
+                Ok(holder) => local(&domain.name).as_ref() == Some(&holder) || address == holder,
+                // In a tenant with several domains a part before is somebody's of one of them.
+                Err(_) => {
+                    let at = backend.default_domain.as_ref().unwrap_or(&domain.name);
+                    let found = Address::new(holder, at).ok().filter(|_| !holder.contains('@'));
+                    found.is_some() && found == local(&domain.name)
+                }
+            }
+        };
+        let good = holder.as_deref().is_some_and(is_it);
+        match account {
+            Some(account) if good => {
+                self.count("token", "good");
+                Ok(Verified::of(&account))
+            }
+            _ => {
+                self.count("token", "refused");
+                Err(bad(tenant))
+            }
+        }
+    }
+
+    /// Verifies a token that comes without the name of a mailbox: it is the one the token names, if it is of the tenant
+    /// that this domain is of. Gives the name as well.
+    pub(crate) async fn verify_token_at(
+        &self,
+        domain: &str,
+        token: &str,
+    ) -> Result<(String, Verified), AuthError> {
+        let bad = || AuthError::BadCredentials { tenant: None };
+        let anybody = Address::new("nobody", domain).map_err(|_| bad())?;
+        let of_host = self.look_up(&anybody).await?.domain.ok_or_else(bad)?;
+        let Some(backend) = self.backend(&of_host).await? else { return Err(bad()) };
+        let holder = backend.holder(token).await.inspect_err(|_| self.count("token", "unavailable"))?;
+        let at = backend.default_domain.as_ref().unwrap_or(&of_host.name);
+        let address = holder.and_then(|holder| Address::try_from(&*at_domain(holder, Some(at))).ok());
+        if let Some(address) = address {
+            let LoginLookup { domain, account } = self.look_up(&address).await?;
+            if let Some(account) = account
+                && domain.is_some_and(|domain| domain.tenant == of_host.tenant)
+            {
+                self.count("token", "good");
+                return Ok((address.to_string(), Verified::of(&account)));
+            }
+        }
+        self.count("token", "refused");
+        Err(AuthError::BadCredentials { tenant: Some(of_host.tenant) })
+    }
+
+    /// What verifies the logins of a domain, where that was ever set.
+    async fn backend(&self, domain: &LoginDomain) -> Result<Option<Arc<Backend>>, AuthError> {
+        if domain.login_version == 0 {
+            return Ok(None);
+        }
+        let backends = self.backends.as_ref().ok_or(AuthError::Unavailable(None))?;
+        backends.of(domain.tenant, domain.login_version).await.map(Some)
+    }
+
+    /// Counts a login that was verified, or not.
+    fn count(&self, by: &'static str, outcome: &'static str) {
+        if let Some(backends) = &self.backends {
+            backends.metrics().verified(by, outcome);
+        }
+    }
+
+    async fn look_up(&self, address: &Address) -> Result<LoginLookup, AuthError> {
         let turn = self.asking.turn(party_of(address.domain())).await;
         let _turn = turn.ok_or(AuthError::Unavailable(None))?;
-        let looked_up = self.directory.all_tenants_account(address).await;
+        let looked_up = self.directory.all_tenants_login(address).await;
         looked_up.map_err(|error| AuthError::Unavailable(Some(error)))
     }
 
@@ -239,15 +408,24 @@ impl Authenticator {
         self.verify_by_secret(login, |secret| sasl::apop_is_good(timestamp, digest, secret)).await
     }
 
+    /// The account of this name, if its passwords are kept here.
     async fn account(&self, login: &str) -> Result<Option<Account>, AuthError> {
-        match Address::try_from(&*sasl::prepared(login)) {
-            Ok(address) => self.look_up(&address).await,
+        let LoginLookup { domain, account } = match address_of(login) {
+            Some(address) => self.look_up(&address).await?,
             // Looked up all the same, as an address nobody can have.
-            Err(_) => match Address::new("nobody", "invalid") {
-                Ok(nobody) => self.look_up(&nobody).await,
-                Err(_) => Ok(None),
+            None => match Address::new("nobody", "invalid") {
+                Ok(nobody) => self.look_up(&nobody).await?,
+                Err(_) => LoginLookup::default(),
             },
+        };
+        // What was kept of a password when that was verified here is worth nothing where it no longer is.
+        if let Some(domain) = &domain
+            && let Some(backend) = self.backend(domain).await?
+            && !backend.is_internal()
+        {
+            return Ok(None);
         }
+        Ok(account)
     }
 
     /// Keeps what the mailbox's policy wants of a password that was just verified, by and by.
@@ -312,4 +490,9 @@ impl Authenticator {
             }
         });
     }
+}
+
+/// The address a login name is, however it is written.
+fn address_of(login: &str) -> Option<Address> {
+    Address::try_from(&*sasl::prepared(login)).ok()
 }

@@ -14,6 +14,14 @@ impl Password {
         Self(octets.into())
     }
 
+    /// The password as SASL compares them (SASLprep, RFC 4013; RFC 4616 §2): the same letters may be composed in several
+    /// ways. `None` where it is that already, or cannot be prepared.
+    pub(crate) fn prepared(&self) -> Option<Self> {
+        let text = str::from_utf8(self.expose()).ok().filter(|text| !text.is_ascii())?;
+        let prepared = stringprep::saslprep(text).ok()?;
+        (*prepared != *text && !prepared.is_empty()).then(|| Self::new(prepared.as_bytes().to_vec()))
+    }
+
     /// The octets, for hashing.
     pub(crate) fn expose(&self) -> &[u8] {
         self.0.expose_secret()

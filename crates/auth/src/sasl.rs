@@ -5,12 +5,13 @@
 //!                     └──► Refused                    └──► Refused
 //! ```
 
+mod bearer;
 mod cram;
 mod plain;
 mod scram;
 mod verifiers;
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use maildrop::{Address, LoginMechanism, port::Account};
 
@@ -59,6 +60,8 @@ pub struct Exchange {
     /// Named in challenges.
     hostname: String,
     login: Option<String>,
+    /// The domain of names that have none.
+    default_domain: Option<Arc<str>>,
     state: State,
 }
 
@@ -77,6 +80,8 @@ enum State {
     },
     /// The client is told that the server knew the password too, and answers with nothing.
     ScramLast(Box<Verified>),
+    /// The client is told why its token is not taken, and answers with nothing of use (RFC 7628 §3.2.3).
+    BearerRefused(AuthError),
     Over,
 }
 
@@ -104,12 +109,29 @@ impl Exchange {
         hostname: &str,
     ) -> Self {
         let hostname = hostname.to_owned();
-        Self { mechanism, plus, plus_offered, bindings, hostname, login: None, state: State::Start }
+        let (login, default_domain, state) = (None, None, State::Start);
+        Self { mechanism, plus, plus_offered, bindings, hostname, login, default_domain, state }
+    }
+
+    /// The same, where names without a domain are of this one.
+    #[must_use]
+    pub fn for_names_at(self, default_domain: Option<Arc<str>>) -> Self {
+        Self { default_domain, ..self }
+    }
+
+    /// A name with its domain.
+    fn named(&self, login: &str) -> String {
+        at_domain(login.to_owned(), self.default_domain.as_deref())
     }
 
     /// The name the client gave, once it did. It is the client's word until there is a [`SaslReply::Verified`].
     pub fn login(&self) -> Option<&str> {
         self.login.as_deref()
+    }
+
+    /// Whether the client is refused already and only still has to be told so: giving up changes nothing of that.
+    pub fn is_refused(&self) -> bool {
+        matches!(self.state, State::BearerRefused(_))
     }
 
     /// Takes a response; `None` where the client sent none along with the mechanism's name. An error ends the
@@ -126,13 +148,14 @@ impl Exchange {
                 LoginMechanism::CramMd5 => self.cram_challenge(response),
                 LoginMechanism::ScramSha1 => self.scram_first(authenticator, Hash::Sha1, response).await,
                 LoginMechanism::ScramSha256 => self.scram_first(authenticator, Hash::Sha256, response).await,
-                LoginMechanism::User
-                | LoginMechanism::Apop
-                | LoginMechanism::OauthBearer
-                | LoginMechanism::Xoauth2 => Err(bad()),
+                LoginMechanism::OauthBearer | LoginMechanism::Xoauth2 => {
+                    self.bearer(authenticator, response).await
+                }
+                LoginMechanism::User | LoginMechanism::Apop => Err(bad()),
             },
+            State::BearerRefused(error) => Err(error),
             State::LoginName(name) => {
-                self.login = Some(name);
+                self.login = Some(self.named(&name));
                 password(response.unwrap_or_default())
             }
             State::Cram { challenge } => {
@@ -152,11 +175,57 @@ impl Exchange {
     fn plain(&mut self, response: Option<&[u8]>) -> Result<SaslReply, AuthError> {
         let Some(response) = response else { return Ok(self.prompt(b"")) };
         let plain = plain::Plain::parse(response).map_err(|Malformed| bad())?;
-        self.login = Some(plain.login.to_owned());
-        if !acts_for_itself(plain.authzid, plain.login) {
+        let login = self.named(plain.login);
+        let authzid = if plain.authzid.is_empty() { String::new() } else { self.named(plain.authzid) };
+        let itself = acts_for_itself(&authzid, &login);
+        self.login = Some(login);
+        if !itself {
             return Err(bad());
         }
         password(plain.password)
+    }
+
+    async fn bearer(
+        &mut self,
+        authenticator: &Authenticator,
+        response: Option<&[u8]>,
+    ) -> Result<SaslReply, AuthError> {
+        let Some(response) = response else { return Ok(self.prompt(b"")) };
+        let is_rfc = self.mechanism == LoginMechanism::OauthBearer;
+        let parsed = if is_rfc {
+            bearer::Bearer::parse_oauthbearer(response)
+        } else {
+            bearer::Bearer::parse_xoauth2(response)
+        };
+        let verified = match parsed {
+            Ok(bearer::Bearer { login: Some(login), token }) => {
+                let login = self.named(&login);
+                self.login = Some(login.clone());
+                authenticator.verify_token(&login, token).await
+            }
+            // Whose mailbox is not said (RFC 7628 §3.1): the token tells it, within the tenant that the host does.
+            Ok(bearer::Bearer { login: None, token }) => match self.default_domain.clone() {
+                Some(domain) => match authenticator.verify_token_at(&domain, token).await {
+                    Ok((login, verified)) => {
+                        self.login = Some(login);
+                        Ok(verified)
+                    }
+                    Err(error) => Err(error),
+                },
+                None => Err(bad()),
+            },
+            Err(Malformed) => Err(bad()),
+        };
+        match verified {
+            Ok(verified) => Ok(SaslReply::Verified(Box::new(verified))),
+            Err(error @ AuthError::BadCredentials { .. }) => {
+                self.state = State::BearerRefused(error);
+                let refusal = if is_rfc { bearer::OAUTHBEARER_REFUSAL } else { bearer::XOAUTH2_REFUSAL };
+                Ok(SaslReply::Challenge(refusal.to_vec()))
+            }
+            // Of the token nothing is known: there is nothing to tell of it.
+            Err(error @ (AuthError::Unavailable(_) | AuthError::Undecided { .. })) => Err(error),
+        }
     }
 
     fn login_name(&mut self, response: Option<&[u8]>) -> SaslReply {
@@ -191,9 +260,10 @@ impl Exchange {
         response: &[u8],
     ) -> Result<SaslReply, AuthError> {
         let (login, digest) = cram::parse(response).map_err(|Malformed| bad())?;
-        self.login = Some(login.to_owned());
+        let login = self.named(login);
+        self.login = Some(login.clone());
         let verified =
-            authenticator.verify_by_secret(login, |secret| cram::is_good(challenge, digest, secret)).await?;
+            authenticator.verify_by_secret(&login, |secret| cram::is_good(challenge, digest, secret)).await?;
         Ok(SaslReply::Verified(Box::new(verified)))
     }
 
@@ -205,12 +275,14 @@ impl Exchange {
     ) -> Result<SaslReply, AuthError> {
         let Some(response) = response else { return Ok(self.prompt(b"")) };
         let first = scram::ClientFirst::parse(response).map_err(|Malformed| bad())?;
-        self.login = Some(first.login.clone());
+        let login = self.named(&first.login);
+        self.login = Some(login.clone());
         let agreed = first.agrees(self.plus, self.plus_offered, &self.bindings);
-        if !agreed || !acts_for_itself(first.authzid.as_deref().unwrap_or_default(), &first.login) {
+        let authzid = first.authzid.as_deref().map(|authzid| self.named(authzid));
+        if !agreed || !acts_for_itself(authzid.as_deref().unwrap_or_default(), &login) {
             return Err(bad());
         }
-        let (account, verifier) = authenticator.scram_verifier(&first.login, hash).await?;
+        let (account, verifier) = authenticator.scram_verifier(&login, hash).await?;
         let server = Box::new(scram::ServerFirst::new(hash, verifier, first));
         let message = server.message().as_bytes().to_vec();
         self.state = State::ScramFirst { server, account: account.map(Box::new) };
@@ -232,6 +304,14 @@ impl Exchange {
             }
             _ => Err(AuthError::BadCredentials { tenant }),
         }
+    }
+}
+
+/// A login name with its domain: this one where it has none.
+pub fn at_domain(login: String, default_domain: Option<&str>) -> String {
+    match default_domain {
+        Some(domain) if !login.contains('@') => format!("{login}@{domain}"),
+        _ => login,
     }
 }
 

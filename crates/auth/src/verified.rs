@@ -1,8 +1,8 @@
 //! Verified logins are remembered for minutes, so that a client that polls does not cost a hash each time.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use maildrop::Address;
+use maildrop::{Access, Address};
 
 use crate::{Password, Verified};
 
@@ -12,7 +12,22 @@ use crate::{Password, Verified};
 pub struct VerifiedCache {
     key: [u8; 32],
     logins: moka::sync::Cache<[u8; 32], Verified>,
+    /// By login name, the password that a tenant's back end took last.
+    offline: moka::sync::Cache<[u8; 32], Offline>,
 }
+
+/// A login that counts for a while where nobody can be asked.
+#[derive(Clone, Debug)]
+struct Offline {
+    /// Of name and password.
+    digest: [u8; 32],
+    tenant_revision: i64,
+    credential_version: i64,
+    at: Instant,
+}
+
+/// The longest that any tenant lets such a login count.
+const OFFLINE_MAX: Duration = Duration::from_hours(7 * 24);
 
 impl VerifiedCache {
     /// Remembers up to `logins_max` logins for `ttl` each.
@@ -21,7 +36,49 @@ impl VerifiedCache {
         key[..16].copy_from_slice(uuid::Uuid::new_v4().as_bytes());
         key[16..].copy_from_slice(uuid::Uuid::new_v4().as_bytes());
         let logins = moka::sync::Cache::builder().max_capacity(logins_max).time_to_live(ttl).build();
-        Self { key, logins }
+        let offline = moka::sync::Cache::builder().max_capacity(logins_max).time_to_live(OFFLINE_MAX).build();
+        Self { key, logins, offline }
+    }
+
+    /// Remembers the password that this address was logged in to with, in the place of the one before.
+    pub(crate) fn keep_for_offline(&self, login: &Address, password: &Password, access: &Access) {
+        let offline = Offline {
+            digest: self.digest(login, password),
+            tenant_revision: access.tenant_revision,
+            credential_version: access.credential_version,
+            at: Instant::now(),
+        };
+        self.offline.insert(self.name(login), offline);
+    }
+
+    /// Whether this password was the last that was good, no longer ago than `within`, and nothing was changed since
+    /// of tenant and mailbox.
+    pub(crate) fn was_good(
+        &self,
+        login: &Address,
+        password: &Password,
+        access: &Access,
+        within: Duration,
+    ) -> bool {
+        self.offline.get(&self.name(login)).is_some_and(|offline| {
+            offline.digest == self.digest(login, password)
+                && offline.tenant_revision == access.tenant_revision
+                && offline.credential_version == access.credential_version
+                && offline.at.elapsed() < within
+        })
+    }
+
+    /// Forgets the password if it is the one remembered: it is good no longer.
+    pub(crate) fn forget_for_offline(&self, login: &Address, password: &Password) {
+        let name = self.name(login);
+        let digest = self.digest(login, password);
+        if self.offline.get(&name).is_some_and(|offline| offline.digest == digest) {
+            self.offline.invalidate(&name);
+        }
+    }
+
+    fn name(&self, login: &Address) -> [u8; 32] {
+        *blake3::keyed_hash(&self.key, login.as_str().as_bytes()).as_bytes()
     }
 
     pub(crate) fn get(&self, login: &Address, password: &Password) -> Option<Verified> {
@@ -51,7 +108,7 @@ impl VerifiedCache {
 mod tests {
     use std::sync::Arc;
 
-    use maildrop::{Access, LoginScope, MailboxId, State, TenantId};
+    use maildrop::{LoginScope, MailboxId, State, TenantId};
 
     use super::*;
 
@@ -76,5 +133,38 @@ mod tests {
         assert_eq!(cache.get(&other, &password("tx")), None);
         cache.forget(&login, &password("x"));
         assert_eq!(cache.get(&login, &password("x")), None);
+    }
+
+    #[test]
+    fn the_last_good_password_counts_offline_while_nothing_changes() {
+        let cache = VerifiedCache::new(10, Duration::from_mins(1));
+        let login = Address::try_from("a@b.test").unwrap();
+        let password = |p: &str| Password::new(p.as_bytes().to_vec());
+        let access = Access {
+            tenant: TenantId::generate(),
+            mailbox: MailboxId::generate(),
+            tenant_revision: 1,
+            credential_version: 1,
+            scope: LoginScope::Full,
+            rules: Arc::default(),
+        };
+        let hour = Duration::from_hours(1);
+        let good = |text: &str, access: &Access| cache.was_good(&login, &password(text), access, hour);
+        assert!(!good("x", &access));
+        cache.keep_for_offline(&login, &password("x"), &access);
+        assert!(good("x", &access) && !good("y", &access));
+        assert!(!cache.was_good(&login, &password("x"), &access, Duration::ZERO), "it may be too long ago");
+        for changed in [
+            Access { tenant_revision: 2, ..access.clone() },
+            Access { credential_version: 2, ..access.clone() },
+        ] {
+            assert!(!good("x", &changed));
+        }
+        cache.forget_for_offline(&login, &password("y"));
+        assert!(good("x", &access), "a wrong password takes nothing away");
+        cache.keep_for_offline(&login, &password("y"), &access);
+        assert!(good("y", &access) && !good("x", &access), "one at a time");
+        cache.forget_for_offline(&login, &password("y"));
+        assert!(!good("y", &access));
     }
 }

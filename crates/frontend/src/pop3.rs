@@ -22,13 +22,13 @@ use tokio::{net::TcpStream, time::Instant};
 use tracing::{Instrument as _, debug, info};
 
 use crate::{
+    Networks,
     drain::DrainHandle,
     listen::{Refusal, Seat},
     metrics::{Active, Listener, Metrics},
-    networks::Networks,
     sessions::{LoggedIn, Sessions},
     stream::{Client, Stream, session_span},
-    tls::{Accepted, TlsIdentity},
+    tls::{Accepted, HostFace, TlsIdentity},
     wire::{End, Wire},
 };
 
@@ -71,6 +71,10 @@ pub struct Pop3Config {
     pub log_clients: bool,
     /// Proxies that may say for whom they speak, by XCLIENT or XOIP. Default: none.
     pub forwarders: Networks,
+    /// The domain of login names that have none, where no host that was asked for tells another. Default: none.
+    pub default_domain: Option<Arc<str>>,
+    /// The same for POP3S.
+    pub tls_default_domain: Option<Arc<str>>,
 }
 
 impl Pop3Config {
@@ -85,6 +89,8 @@ impl Pop3Config {
             write_timeout: Duration::from_mins(5),
             log_clients: true,
             forwarders: Networks::default(),
+            default_domain: None,
+            tls_default_domain: None,
         }
     }
 }
@@ -144,7 +150,7 @@ impl Pop3Service {
         };
         let session = SessionId::generate();
         let span = session_span("pop3", session, &client, self.config.log_clients);
-        let accepted = Accepted { stream, greeting: None };
+        let accepted = Accepted { stream, face: None };
         self.run(session, accepted, client, seat, Listener::Pop3, drain).instrument(span).await;
     }
 
@@ -180,7 +186,7 @@ impl Pop3Service {
     async fn run(
         &self,
         id: SessionId,
-        Accepted { stream, greeting }: Accepted,
+        Accepted { stream, face }: Accepted,
         client: Client,
         seat: Seat,
         listener: Listener,
@@ -197,24 +203,25 @@ impl Pop3Service {
         let plaintext_login = self.takes_plaintext_from(&client);
         // Found out once, before anything that is said can change who the client is.
         let forwarding = client.is_of(&self.config.forwarders);
-        let greeting = match (greeting, client.host(), &self.tls) {
-            (None, Some(host), Some(tls)) => Box::pin(tls.greeting(host)).await,
-            (greeting, ..) => greeting,
+        let face = match (face, client.host(), &self.tls) {
+            (None, Some(host), Some(tls)) => Box::pin(tls.face(host)).await,
+            (face, ..) => face,
         };
-        let greeting = match greeting {
+        let greeting = match face.as_ref().and_then(|face| face.greeting.as_deref()) {
             Some(greeting) => format!("{greeting} ({id})"),
             // No angle brackets: `<…@…>` would be an invitation to APOP (RFC 1939 §7).
             None => format!("{} Postern ready ({id})", self.config.hostname),
         };
         let wire = self.wire(stream, drain);
-        let apop =
-            self.offers(LoginMechanism::Apop).then(|| Arc::from(auth::apop_timestamp(&self.config.hostname)));
+        let apop = self
+            .offers(LoginMechanism::Apop, face.as_deref())
+            .then(|| Arc::from(auth::apop_timestamp(&self.config.hostname)));
         let policy = Policy {
             tls,
             plaintext_login,
             forwarding,
             greeting: greeting.into(),
-            mechanisms: self.mechanisms(&wire),
+            mechanisms: self.mechanisms(&wire, face.as_deref()),
             apop: apop.clone(),
             ..self.policy.clone()
         };
@@ -228,6 +235,7 @@ impl Pop3Service {
             listener,
             wire,
             lines: self.lines(),
+            face,
             apop,
             login_deadline: Instant::now() + self.config.login_timeout * LOGIN_TIMEOUTS,
             wording: Wording::default(),
@@ -254,7 +262,8 @@ impl Pop3Service {
 
     /// The longest line of an exchange: as long as any mechanism on offer needs, for each stranger may fill one.
     fn token_line_octets(&self) -> usize {
-        let bearer = self.offers(LoginMechanism::OauthBearer) || self.offers(LoginMechanism::Xoauth2);
+        let bearer = [LoginMechanism::OauthBearer, LoginMechanism::Xoauth2];
+        let bearer = bearer.iter().any(|mechanism| self.config.mechanisms.contains(mechanism));
         if bearer { MAX_SASL_LINE_OCTETS } else { TOKEN_LINE_OCTETS }
     }
 
@@ -262,16 +271,17 @@ impl Pop3Service {
         Wire::new(stream, drain, self.config.write_timeout, self.metrics.pop3.octets.clone())
     }
 
-    fn offers(&self, mechanism: LoginMechanism) -> bool {
-        self.config.mechanisms.contains(&mechanism)
+    /// Whether a way to log in is on offer: by this node, and where it is known whose host was asked for, by its tenant.
+    fn offers(&self, mechanism: LoginMechanism, face: Option<&HostFace>) -> bool {
+        self.config.mechanisms.contains(&mechanism) && face.is_none_or(|face| face.offers(mechanism))
     }
 
     /// The SASL mechanisms on offer over this connection as it is now.
-    fn mechanisms(&self, wire: &Wire) -> Mechanisms {
+    fn mechanisms(&self, wire: &Wire, face: Option<&HostFace>) -> Mechanisms {
         let bound = wire.channel_bindings().any();
         let offered = |mechanism: &Mechanism| {
             let (kind, plus) = sasl::kind(*mechanism);
-            self.offers(kind) && (bound || !plus)
+            self.offers(kind, face) && (bound || !plus)
         };
         Mechanism::ALL.iter().copied().filter(offered).collect()
     }
@@ -299,6 +309,8 @@ struct Session<'a> {
     listener: Listener,
     wire: Wire,
     lines: LineBuffer,
+    /// What the tenant has to say whose host the client asked for.
+    face: Option<Arc<HostFace>>,
     /// The timestamp in the greeting, where APOP is offered.
     apop: Option<Arc<str>>,
     /// However talkative a stranger is: by then it has logged in.
@@ -346,6 +358,16 @@ impl Session<'_> {
             }
             authorization::Authorized::Closed(reason) => Ok(reason),
         }
+    }
+
+    /// The domain of login names that have none.
+    fn default_domain(&self) -> Option<Arc<str>> {
+        let config = &self.service.config;
+        let of_listener = match self.listener {
+            Listener::Pop3 => &config.default_domain,
+            Listener::Pop3s => &config.tls_default_domain,
+        };
+        self.face.as_ref().and_then(|face| face.default_domain.clone()).or_else(|| of_listener.clone())
     }
 
     /// Waits for the client's next octets, once every reply is out.

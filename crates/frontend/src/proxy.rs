@@ -27,8 +27,8 @@ use tokio::{
 use tracing::{debug, info};
 
 use crate::{
+    Networks,
     metrics::Metrics,
-    networks::Networks,
     stream::{Client, Peer},
 };
 

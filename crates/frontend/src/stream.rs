@@ -17,7 +17,7 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 use tracing::field::Empty;
 
-use crate::{networks::Networks, proxy::Said};
+use crate::{Networks, proxy::Said};
 
 /// Octets read at once. The buffer lies on the stack of the poll, so that an idle connection holds none.
 const READ_OCTETS: usize = 8 * 1024;

@@ -22,6 +22,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 
 pub use hosts::HostCertificates;
+pub(crate) use hosts::HostFace;
 
 use crate::stream::Stream;
 
@@ -57,8 +58,8 @@ pub enum TlsError {
 pub(crate) struct Accepted {
     /// What carries it.
     pub(crate) stream: Stream,
-    /// The greeting of the tenant whose host was asked for, if it has one.
-    pub(crate) greeting: Option<Arc<str>>,
+    /// What the tenant has to say whose host was asked for.
+    pub(crate) face: Option<Arc<HostFace>>,
 }
 
 impl TlsIdentity {
@@ -80,8 +81,8 @@ impl TlsIdentity {
         Ok(())
     }
 
-    /// The greeting of a host, if it is a tenant's that has one.
-    pub(crate) async fn greeting(&self, host: &str) -> Option<Arc<str>> {
+    /// What the tenant has to say whose host this is, if it is one's.
+    pub(crate) async fn face(&self, host: &str) -> Option<Arc<HostFace>> {
         self.choose(host_of(host).as_deref()).await.1
     }
 
@@ -96,20 +97,20 @@ impl TlsIdentity {
     async fn shake_hands(&self, stream: TcpStream) -> std::io::Result<Accepted> {
         let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
         let host = hello.client_hello().server_name().and_then(host_of);
-        let (config, greeting) = self.choose(host.as_deref()).await;
+        let (config, face) = self.choose(host.as_deref()).await;
         let stream = hello.into_stream(config).await?;
-        Ok(Accepted { stream: Stream::Tls(Box::new(stream)), greeting })
+        Ok(Accepted { stream: Stream::Tls(Box::new(stream)), face })
     }
 
-    /// What is negotiated with a client that asks for `host`, and the greeting that goes with it.
-    async fn choose(&self, host: Option<&str>) -> (Arc<ServerConfig>, Option<Arc<str>>) {
+    /// What is negotiated with a client that asks for `host`, and what its tenant has to say.
+    async fn choose(&self, host: Option<&str>) -> (Arc<ServerConfig>, Option<Arc<HostFace>>) {
         let own = self.own.load_full();
         // The node's own name is never a tenant's to answer for, even where it is within a tenant's domain.
         if let (Some(hosts), Some(host)) = (&self.hosts, host)
             && !own.covers(host)
             && let Some(host) = hosts.get(host).await
         {
-            return (Arc::clone(&host.config), host.greeting.clone());
+            return (Arc::clone(&host.config), Some(Arc::clone(&host.face)));
         }
         (Arc::clone(&own.config), None)
     }

@@ -2,8 +2,8 @@
 
 use maildrop::{
     Address, AliasAddress, ApiKey, ApiKeyId, AppPassword, Certificate, CredentialId, Domain, DomainName,
-    Mailbox, MailboxId, MailboxSettings, MessageInfo, Policy, Rules, SealedKey, Tenant, TenantId,
-    TenantLimits, TenantName, TenantSettings, Uid, UniqueIdPrefix,
+    LoginSettings, Mailbox, MailboxId, MailboxSettings, MessageInfo, Policy, Rules, SealedKey, Tenant,
+    TenantId, TenantLimits, TenantLogin, TenantName, TenantSettings, Uid, UniqueIdPrefix,
     port::{AuditEntry, IndexError, KeptMore, SessionInfo, TenantDeletion},
 };
 use sqlx::{
@@ -102,6 +102,20 @@ impl TryFrom<TenantRow> for Tenant {
             key: SealedKey(row.data_key),
             created_at: row.created_at.0,
         })
+    }
+}
+
+/// How a tenant's logins are verified.
+#[derive(sqlx::FromRow)]
+pub(crate) struct LoginRow {
+    login: Json<LoginSettings>,
+    login_secrets: Option<Vec<u8>>,
+    login_version: i64,
+}
+
+impl From<LoginRow> for TenantLogin {
+    fn from(row: LoginRow) -> Self {
+        Self { settings: row.login.0, secrets: row.login_secrets, version: row.login_version }
     }
 }
 

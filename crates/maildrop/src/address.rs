@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Serialize, Serializer};
+use unicode_normalization::UnicodeNormalization as _;
 
 /// Longest domain name in octets (RFC 5321 §4.5.3.1.2).
 const DOMAIN_OCTETS_MAX: usize = 255;
@@ -66,7 +67,9 @@ impl fmt::Display for DomainName {
     }
 }
 
-/// A mailbox address, `local-part@domain`, folded to lower case: two spellings of one address are equal.
+/// A mailbox address, `local-part@domain`, folded to lower case: two spellings of one address are equal. What is beyond
+/// ASCII is normalized (NFKC), as SASLprep does (RFC 4013) and, but for compatibility characters, the profile
+/// UsernameCaseMapped of PRECIS (RFC 8265 §3.3): the same name is written in several ways by different keyboards.
 ///
 /// Folding the local part departs from the letter of RFC 5321 §2.4, as every hoster does: nobody wants
 /// `Alice@` and `alice@` to be two people.
@@ -82,6 +85,8 @@ impl Address {
         if local.is_empty() {
             return Err(AddressError::Shape);
         }
+        let normalized = (!local.is_ascii()).then(|| local.nfkc().collect::<String>());
+        let local = normalized.as_deref().unwrap_or(local);
         if local.len() > LOCAL_PART_OCTETS_MAX {
             return Err(AddressError::LocalPartTooLong);
         }
@@ -89,7 +94,11 @@ impl Address {
             return Err(AddressError::LocalPartCharacter);
         }
         let domain = DomainName::try_from(domain)?;
-        let local = local.to_lowercase();
+        let mut local = local.to_lowercase();
+        if !local.is_ascii() {
+            // What was lowered may compose anew.
+            local = local.nfkc().collect();
+        }
         Ok(Self { at: local.len(), text: format!("{local}@{domain}") })
     }
 
@@ -151,6 +160,19 @@ mod tests {
         check("BJÖRN@demo.test", Ok("björn@demo.test"));
         check("a@BÜCHER.test", Ok("a@xn--bcher-kva.test"));
         check("a@xn--bcher-kva.test", Ok("a@xn--bcher-kva.test"));
+    }
+
+    /// RFC 4013, RFC 8265 §3.3: one name however its letters are composed, and however wide they are.
+    #[test]
+    fn composes_letters() {
+        check("bjo\u{308}rn@demo.test", Ok("björn@demo.test"));
+        check("BJO\u{308}RN@demo.test", Ok("björn@demo.test"));
+        check("\u{ff21}\u{ff4c}\u{ff49}ce@demo.test", Ok("alice@demo.test"));
+        check("\u{1e9e}@demo.test", Ok("ß@demo.test"));
+        check("a\u{3000}b@demo.test", Err(AddressError::LocalPartCharacter));
+        // It may grow by that.
+        check("\u{fdfa}@demo.test", Err(AddressError::LocalPartCharacter));
+        check(&format!("{}@demo.test", "\u{fdf2}".repeat(9)), Err(AddressError::LocalPartTooLong));
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod fair;
 mod housekeeping;
 mod id;
 mod listing;
+mod login;
 mod measure;
 mod message;
 mod open;
@@ -33,6 +34,10 @@ pub use fair::{FairGate, FairPermit, FairStats, Overloaded, Pace, Pacer, party_o
 pub use housekeeping::{Housekeeping, HousekeepingConfig};
 pub use id::{ApiKeyId, CredentialId, LockToken, MailboxId, NodeId, PackId, SessionId, TenantId, Uid};
 pub use listing::{Listing, ListingEntry, ReceivedMessage};
+pub use login::{
+    HttpBackend, Introspection, LdapBackend, LdapSearch, LoginSettings, OauthIssuer, PasswordBackend,
+    SecretSource, SecretText, TenantLogin,
+};
 pub use measure::{Measure, Measured};
 pub use message::{
     Digest, EntryEnvelope, Extent, Form, MessageInfo, MessageRow, SealedKey, StoredEntry, View,

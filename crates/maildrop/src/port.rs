@@ -10,8 +10,8 @@ mod records;
 pub use blob::{BlobError, BlobStore, BodyStream, EntryWriter, Read};
 pub use clock::{Clock, SystemClock};
 pub use directory::{
-    APP_PASSWORDS_MAX, Account, AppPasswordHash, Directory, HostCertificate, MailboxQuery, MailboxUpdate,
-    ResolvedRecipient, TenantDeletion, TenantUpdate,
+    APP_PASSWORDS_MAX, Account, AppPasswordHash, Directory, HostCertificate, LoginDomain, LoginLookup,
+    MailboxQuery, MailboxUpdate, ResolvedRecipient, TenantDeletion, TenantUpdate,
 };
 pub use failures::{FailureChange, FailureKey, FailureScore, Failures, SharedFailures};
 pub use index::{

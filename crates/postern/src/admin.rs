@@ -73,6 +73,9 @@ enum What {
     /// TLS certificates of a tenant
     #[command(subcommand)]
     Certificate(access::CertificateCommand),
+    /// How logins of a tenant are verified
+    #[command(subcommand)]
+    Login(access::LoginCommand),
     /// Print a script that completes these commands in a shell
     Completion {
         /// The shell
@@ -106,6 +109,7 @@ pub(crate) async fn run(args: AdminArgs) -> anyhow::Result<()> {
         What::Audit(command) => command.run(&client).await?,
         What::ApiKey(command) => command.run(&client).await?,
         What::Certificate(command) => command.run(&client).await?,
+        What::Login(command) => command.run(&client).await?,
         What::Completion { .. } => Answer::Nothing,
     };
     answer.print(args.json)

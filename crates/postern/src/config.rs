@@ -18,7 +18,7 @@ use admin_api::{ApiLimits, Rate};
 use serde::Deserialize;
 
 pub(crate) use error::ConfigError;
-pub(crate) use listeners::{Admin, Auth, Lmtp, Pop3, Pop3s, Proxy, ProxyMode, Tls};
+pub(crate) use listeners::{Admin, Auth, Lmtp, LoginBackends, Pop3, Pop3s, Proxy, ProxyMode, Tls};
 pub(crate) use node::{Audit, Cluster, Node, Role, Worker};
 pub(crate) use stores::{Blob, BlobKind, Checksum, Index, Keys, Pack};
 pub(crate) use telemetry::{Log, LogFilter, LogFormat, Metrics, Telemetry};
@@ -43,6 +43,7 @@ pub(crate) struct Config {
     pub(crate) worker: Worker,
     pub(crate) audit: Audit,
     pub(crate) auth: Auth,
+    pub(crate) login_backends: LoginBackends,
     pub(crate) log: Log,
     pub(crate) metrics: Metrics,
     pub(crate) telemetry: Telemetry,

@@ -255,6 +255,14 @@ impl Node {
             write_timeout: self.config.pop3.write_timeout,
             log_clients: self.config.log.client_addresses,
             forwarders: if self.config.pop3.xclient { self.trusted_networks() } else { Networks::default() },
+            default_domain: self.config.pop3.default_domain.as_deref().map(Arc::from),
+            tls_default_domain: self
+                .config
+                .pop3s
+                .default_domain
+                .as_deref()
+                .or(self.config.pop3.default_domain.as_deref())
+                .map(Arc::from),
             ..Pop3Config::new(name)
         };
         Pop3Service::new(
@@ -293,6 +301,7 @@ impl Node {
             deliveries: self.parts.deliveries.clone(),
             traffic: self.parts.tenancy.traffic.clone(),
             hasher: self.parts.hasher.clone(),
+            backends: self.parts.backends.clone(),
             clock: Arc::new(SystemClock),
             token,
             registry: self.parts.registry.clone(),

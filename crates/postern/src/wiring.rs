@@ -3,7 +3,10 @@
 use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
-use auth::{Authenticator, Hasher, HasherConfig, Penalties, PenaltyConfig, Sealed, VerifiedCache};
+use auth::{
+    Authenticator, Backends, BackendsConfig, Hasher, HasherConfig, Penalties, PenaltyConfig, Reach, Sealed,
+    VerifiedCache,
+};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use blob::{
     BlobLayout, ChecksumMode, DiskConfig, DiskStore, Keyring, MasterKey, ObjectStore, Packs, PacksConfig,
@@ -69,6 +72,7 @@ pub(crate) struct Parts {
     pub(crate) blob: Arc<dyn BlobStore>,
     pub(crate) hasher: Hasher,
     pub(crate) authenticator: Authenticator,
+    pub(crate) backends: Backends,
     pub(crate) maildrops: Maildrops,
     pub(crate) deliveries: Deliveries,
     pub(crate) tenancy: Tenancy,
@@ -140,6 +144,23 @@ impl Parts {
             penalties: Penalties::new(penalties, Arc::clone(&store.failures), decoy_key),
         };
         let managed = in_turn(&store, &turns);
+        let login_backends = &config.login_backends;
+        let backends = Backends::new(
+            Arc::clone(&store.directory),
+            Arc::clone(&blob),
+            tenants.clone(),
+            BackendsConfig {
+                reach: Reach {
+                    networks: login_backends.allowed_networks.iter().copied().collect(),
+                    hosts: login_backends.allowed_hosts.clone().into(),
+                    public: login_backends.allow_public,
+                },
+                secrets_dir: login_backends.secrets_dir.clone(),
+                concurrent_max: login_backends.concurrent_max,
+                waiting_max: login_backends.waiting_max,
+            },
+            auth::Metrics::new(&registry)?,
+        );
         let verified = VerifiedCache::new(config.auth.verified_max, config.auth.verified_ttl);
         Ok(Self {
             node,
@@ -150,7 +171,9 @@ impl Parts {
                 verified,
                 Sealed::new(Arc::clone(&blob), tenants.clone(), decoy_key),
                 asking.clone(),
-            ),
+            )
+            .with_backends(backends.clone()),
+            backends,
             maildrops: Maildrops::new(
                 Arc::clone(&store.index),
                 Arc::clone(&blob),

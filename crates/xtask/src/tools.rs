@@ -1,6 +1,7 @@
 //! Finds the programs that tests need, and installs what is missing where it may.
 
 mod apt;
+mod npm;
 mod venv;
 
 use std::{
@@ -13,7 +14,7 @@ use anyhow::bail;
 use crate::{layout::Layout, sys};
 
 /// The programs the tests use, and the Debian packages that bring them.
-const MAIL_TOOLS: [(&str, &str); 14] = [
+const MAIL_TOOLS: [(&str, &str); 18] = [
     ("curl", "curl"),
     ("python3", "python3"),
     ("fetchmail", "fetchmail"),
@@ -29,6 +30,10 @@ const MAIL_TOOLS: [(&str, &str); 14] = [
     ("promtool", "prometheus"),
     ("haproxy", "haproxy"),
     ("nginx", "nginx libnginx-mod-mail"),
+    ("slapd", "slapd"),
+    ("slapadd", "slapd"),
+    ("node", "nodejs"),
+    ("npm", "npm"),
 ];
 
 /// What the servers are started from.
@@ -50,6 +55,11 @@ pub(crate) fn schemathesis(layout: &Layout) -> anyhow::Result<PathBuf> {
     venv::schemathesis(layout)
 }
 
+/// Finds or installs the OpenID provider.
+pub(crate) fn oidc(layout: &Layout) -> anyhow::Result<PathBuf> {
+    npm::oidc(layout)
+}
+
 /// Finds or installs the servers, and these programs (with their packages).
 pub(crate) fn provide(layout: &Layout, programs: &[(&str, &str)]) -> anyhow::Result<Servers> {
     let mut missing: Vec<&str> =
@@ -61,7 +71,8 @@ pub(crate) fn provide(layout: &Layout, programs: &[(&str, &str)]) -> anyhow::Res
         missing.push("postgresql");
     }
     // A program may need several packages.
-    let missing: Vec<&str> = missing.into_iter().flat_map(str::split_ascii_whitespace).collect();
+    let mut missing: Vec<&str> = missing.into_iter().flat_map(str::split_ascii_whitespace).collect();
+    missing.dedup();
     if !missing.is_empty() {
         apt::install(layout, &missing)?;
     }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use admin_api::{AdminApi, AdminToken, ApiLimits, Rate};
-use auth::{Hasher, HasherConfig};
+use auth::{Backends, BackendsConfig, Hasher, HasherConfig, Metrics};
 use axum::{
     Router,
     body::Body,
@@ -111,12 +111,20 @@ impl Fixture {
             Arc::clone(&directory),
             Arc::clone(&index),
             Arc::clone(&blob),
-            tenants,
+            tenants.clone(),
             Throttle::default(),
             turns(),
             turns(),
         );
         let config = HasherConfig { memory_kib: 64, passes: 1, ..HasherConfig::default() };
+        let registry = prometheus::Registry::new();
+        let backends = Backends::new(
+            Arc::clone(&directory),
+            Arc::clone(&blob),
+            tenants,
+            BackendsConfig::default(),
+            Metrics::new(&registry).unwrap(),
+        );
         let api = AdminApi {
             directory,
             index,
@@ -126,9 +134,10 @@ impl Fixture {
             deliveries,
             traffic: TrafficLog::new(Arc::clone(&store.records)),
             hasher: Hasher::new(config).unwrap(),
+            backends,
             clock: Arc::new(SystemClock),
             token: AdminToken::new(TOKEN).unwrap(),
-            registry: prometheus::Registry::new(),
+            registry,
             metrics_public: false,
             limits,
             draining: Arc::new(|| false),

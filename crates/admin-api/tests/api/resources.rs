@@ -259,6 +259,40 @@ async fn certificates_fit_their_host_and_key() {
 }
 
 #[tokio::test]
+async fn logins_are_set_whole_and_shown_without_secrets() {
+    const LOGIN: &str = "/v1/tenants/one/login";
+    let api = Fixture::with_tenants().await;
+    let shown = api.get(LOGIN).await.is(200);
+    assert_eq!((shown.json(), shown.header("etag")), (json!({ "passwords": "internal" }), "\"0\""));
+    let put = async |body: Value| api.json("PUT", LOGIN, &[], &body).await;
+    let http = |secret: Value| json!({ "passwords": "http", "http": { "url": "https://auth.one.test/", "secret": secret } });
+    let set = put(http(json!({ "value": "hush-hush" }))).await.is(200);
+    let expected = json!({ "passwords": "http", "http": { "url": "https://auth.one.test/", "secret": {} } });
+    assert_eq!((set.json(), set.header("etag")), (expected.clone(), "\"1\""));
+    assert_eq!(api.get(LOGIN).await.json(), expected);
+    let audit = api.get("/v1/tenants/one/audit?limit=1").await.is(200);
+    assert!(audit.text().contains("tenant.set_login") && !audit.text().contains("hush"), "{}", audit.text());
+    // A secret is given anew each time, so that it goes nowhere that who gave it did not mean.
+    put(expected).await.refused(422, "invalid", "http.secret");
+    put(json!({ "passwords": "ldap" })).await.refused(422, "invalid", "ldap");
+    put(http(json!({ "value": "x", "file": "y" }))).await.refused(422, "invalid", "http.secret");
+    put(http(json!({ "file": "y" }))).await.refused(422, "invalid", "http.secret");
+    put(json!({ "password": "ldap" })).await.refused(400, "malformed", "password");
+    let local =
+        json!({ "passwords": "http", "http": { "url": "https://127.0.0.1/", "secret": { "value": "x" } } });
+    put(local).await.refused(422, "invalid", "http.url");
+    put(json!({ "default_domain": "two.test" })).await.refused(422, "invalid", "default_domain");
+    let stale = [("If-Match", "\"0\"")];
+    api.json("PUT", LOGIN, &stale, &json!({})).await.refused(412, "stale", "");
+    let none = json!({ "passwords": "none", "default_domain": "One.TEST" });
+    api.json("PUT", LOGIN, &[("If-Match", "\"1\"")], &none).await.is(200);
+    assert_eq!(api.get(LOGIN).await.json()["default_domain"], "one.test");
+    assert_eq!(api.get("/v1/tenants/two/login").await.json(), json!({ "passwords": "internal" }));
+    api.delete(LOGIN).await.is(204);
+    assert_eq!(api.get(LOGIN).await.json(), json!({ "passwords": "internal" }));
+}
+
+#[tokio::test]
 async fn each_change_is_on_record_with_before_and_after() {
     let api = Fixture::with_tenants().await;
     api.patch(A, json!({ "quota_octets": 5 })).await.is(200);

@@ -66,7 +66,9 @@ impl Session<'_> {
             };
             let logging_in = match step {
                 AuthorizationStep::Continue(next) => Err(AuthorizationStep::Continue(next)),
-                AuthorizationStep::Login(login, credentials) => Ok((login, Proof::of(&credentials))),
+                AuthorizationStep::Login(login, credentials) => {
+                    Ok((login, Proof::of(&credentials, self.default_domain().as_deref())))
+                }
                 AuthorizationStep::Apop(login, credentials) => {
                     let proof = Box::pin(self.apop(credentials)).await;
                     Ok((login, proof))
@@ -125,6 +127,7 @@ impl Session<'_> {
     /// Verifies an APOP digest.
     async fn apop(&self, credentials: ApopCredentials) -> Proof {
         let ApopCredentials { login, digest } = credentials;
+        let login = auth::at_domain(login, self.default_domain().as_deref());
         let timestamp = self.apop.as_deref().unwrap_or_default();
         let how = match self.service.authenticator.verify_apop(&login, timestamp, digest).await {
             Ok(verified) => How::Verified(Box::new(verified)),
@@ -175,13 +178,25 @@ impl Session<'_> {
         if let Some(tenant) = refused.tenant {
             metrics.tenants.login(tenant, refused.outcome);
         }
-        let delay = match refused.refusal {
-            Refusal::BadCredentials => {
-                self.service.tenancy.penalties.refused(&name, self.client.peer.ip()).await
-            }
-            _ => Penalty::NONE,
+        if let Err(end) = self.penalize(&name, mechanism, &refused).await {
+            return Err(Refusing::Over(end));
+        }
+        Err(Refusing::Step(login.refuse(refused.refusal, &mut self.wire.out)))
+    }
+
+    /// Has the answer to a login that failed wait, as long as it has to.
+    async fn penalize(
+        &mut self,
+        name: &str,
+        mechanism: LoginMechanism,
+        refused: &Refused,
+    ) -> Result<(), End> {
+        let delay = if refused.counts {
+            self.service.tenancy.penalties.refused(name, self.client.peer.ip()).await
+        } else {
+            Penalty::NONE
         };
-        metrics.pop3.delayed(delay.by);
+        self.service.metrics.pop3.delayed(delay.by);
         // What watches for guessing reads this; the name is what the client said, and nobody's perhaps.
         let delay_ms = delay.delay.as_millis() as u64;
         info!(
@@ -192,10 +207,14 @@ impl Session<'_> {
             "login was refused"
         );
         // A client that does not wait has its answer all the same: it connects again, and waits longer.
-        if let Err(end) = self.wire.pause(delay.delay).await {
-            return Err(Refusing::Over(end));
-        }
-        Err(Refusing::Step(login.refuse(refused.refusal, &mut self.wire.out)))
+        self.wire.pause(delay.delay).await
+    }
+
+    /// Counts a login whose client gave up when it knew that it was refused.
+    pub(super) async fn given_up(&mut self, name: &str, mechanism: LoginMechanism) -> Result<(), End> {
+        let refused = refused(AuthError::BadCredentials { tenant: None });
+        self.service.metrics.pop3.login(mechanism, refused.outcome, Instant::now());
+        self.penalize(name, mechanism, &refused).await
     }
 
     async fn open(&self, login: &str, mechanism: LoginMechanism, how: How) -> Result<OpenMaildrop, Refused> {
@@ -210,7 +229,8 @@ impl Session<'_> {
         let peer = self.client.peer.to_string();
         loop {
             let tenant = verified.access.tenant;
-            let refused_with = |refusal, outcome| Refused { refusal, outcome, tenant: Some(tenant) };
+            let refused_with =
+                |refusal, outcome| Refused { refusal, outcome, tenant: Some(tenant), counts: false };
             // What is remembered may have been changed since; and only a password is.
             let again = password.as_ref().filter(|_| verified.remembered);
             if let Err(refused_login) = self.admit(&verified, mechanism).await {
@@ -267,7 +287,8 @@ impl Session<'_> {
     /// do not tell that they exist.
     async fn admit(&self, verified: &Verified, mechanism: LoginMechanism) -> Result<(), Refused> {
         let Access { tenant, mailbox, rules, .. } = &verified.access;
-        let refused_with = |refusal, outcome| Err(Refused { refusal, outcome, tenant: Some(*tenant) });
+        let refused_with =
+            |refusal, outcome| Err(Refused { refusal, outcome, tenant: Some(*tenant), counts: false });
         let policy = &rules.mailbox;
         if verified.state != State::Active {
             return refused_with(Refusal::Permanent, "suspended");
@@ -308,8 +329,13 @@ impl Session<'_> {
         }
         self.wire.flush().await?;
         let Some(tls) = &self.service.tls else { return Ok(None) };
+        let mut face = None;
         let upgrade = async |stream| match stream {
-            Stream::Tcp(stream) => Ok(tls.accept(stream).await?.stream),
+            Stream::Tcp(stream) => {
+                let accepted = tls.accept(stream).await?;
+                face = accepted.face;
+                Ok(accepted.stream)
+            }
             Stream::Tls(_) | Stream::Unix(_) => Err(std::io::ErrorKind::Unsupported.into()),
         };
         match self.wire.replace_stream(upgrade).await {
@@ -318,7 +344,9 @@ impl Session<'_> {
                 metrics.handshake(self.listener, Ok(version));
                 self.active = metrics.active(self.listener, version);
                 self.lines = self.service.lines();
-                let offered = self.service.mechanisms(&self.wire);
+                // What a proxy said of its client's host holds where the proxy itself asks for none.
+                self.face = face.or_else(|| self.face.take());
+                let offered = self.service.mechanisms(&self.wire, self.face.as_deref());
                 Ok(Some(handshake.established().with_mechanisms(offered)))
             }
             Err(error) => {
@@ -332,9 +360,9 @@ impl Session<'_> {
 
 impl Proof {
     /// By USER and PASS.
-    fn of(credentials: &Credentials) -> Self {
+    fn of(credentials: &Credentials, default_domain: Option<&str>) -> Self {
         let password = Password::new(credentials.password.expose().to_vec());
-        let login = credentials.login.clone();
+        let login = auth::at_domain(credentials.login.clone(), default_domain);
         Self { login, mechanism: LoginMechanism::User, how: How::Password(password) }
     }
 }
@@ -355,19 +383,27 @@ struct Refused {
     outcome: &'static str,
     /// Whom it is counted for, if that is known. The client is not told.
     tenant: Option<TenantId>,
+    /// Whether it may have been a guess, so that the answer waits.
+    counts: bool,
 }
 
 fn refused(error: AuthError) -> Refused {
     match error {
         AuthError::BadCredentials { tenant } => {
-            Refused { refusal: Refusal::BadCredentials, outcome: "bad_credentials", tenant }
+            Refused { refusal: Refusal::BadCredentials, outcome: "bad_credentials", tenant, counts: true }
         }
+        AuthError::Undecided { tenant } => Refused {
+            refusal: Refusal::Temporary,
+            outcome: "unavailable",
+            tenant: Some(tenant),
+            counts: true,
+        },
         AuthError::Unavailable(source) => {
             warn!(
                 error = source.as_ref().map(|e| e as &dyn std::error::Error),
                 "login could not be verified"
             );
-            Refused { refusal: Refusal::Temporary, outcome: "unavailable", tenant: None }
+            Refused { refusal: Refusal::Temporary, outcome: "unavailable", tenant: None, counts: false }
         }
     }
 }

@@ -27,12 +27,13 @@ impl Session<'_> {
     ) -> Result<Exchanged, End> {
         let (mechanism, plus) = kind(exchange.mechanism());
         let bindings = self.wire.channel_bindings();
-        let offered = self.service.mechanisms(&self.wire);
+        let offered = self.service.mechanisms(&self.wire, self.face.as_deref());
         let plus_offered = [Mechanism::ScramSha1Plus, Mechanism::ScramSha256Plus]
             .into_iter()
             .any(|with_binding| kind(with_binding).0 == mechanism && offered.contains(with_binding));
         let hostname = &self.service.config.hostname;
-        let mut server = Exchange::new(mechanism, plus, plus_offered, bindings, hostname);
+        let mut server = Exchange::new(mechanism, plus, plus_offered, bindings, hostname)
+            .for_names_at(self.default_domain());
         let mut token = initial;
         let how = loop {
             let response = token.as_ref().map(Token::expose);
@@ -56,7 +57,12 @@ impl Session<'_> {
                             exchange = next;
                             token = Some(response);
                         }
-                        SaslStep::Ended(step) => return Ok(Exchanged::Ended(step)),
+                        SaslStep::Ended(step) => {
+                            if server.is_refused() {
+                                self.given_up(server.login().unwrap_or_default(), mechanism).await?;
+                            }
+                            return Ok(Exchanged::Ended(step));
+                        }
                     }
                 }
                 Ok(SaslReply::Password(password)) => break How::Password(password),

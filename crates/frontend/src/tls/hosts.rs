@@ -7,7 +7,10 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use maildrop::port::{BlobError, BlobStore, Directory, HostCertificate, IndexError};
+use maildrop::{
+    LoginMechanism, LoginSettings,
+    port::{BlobError, BlobStore, Directory, HostCertificate, IndexError},
+};
 use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
@@ -71,8 +74,26 @@ struct Answer {
 pub(super) struct Host {
     /// What is negotiated with its clients.
     pub(super) config: Arc<ServerConfig>,
+    /// What its clients are told and offered.
+    pub(super) face: Arc<HostFace>,
+}
+
+/// What the clients of a tenant's host are told and offered.
+#[derive(Debug)]
+pub(crate) struct HostFace {
     /// The tenant's greeting, if it has one.
-    pub(super) greeting: Option<Arc<str>>,
+    pub(crate) greeting: Option<String>,
+    /// The domain of login names that have none.
+    pub(crate) default_domain: Option<Arc<str>>,
+    login: LoginSettings,
+    taken: Option<Vec<LoginMechanism>>,
+}
+
+impl HostFace {
+    /// Whether this way to log in can be of use to the tenant's mailboxes.
+    pub(crate) fn offers(&self, mechanism: LoginMechanism) -> bool {
+        self.login.offers(mechanism, self.taken.as_deref())
+    }
 }
 
 /// Why a certificate cannot be presented. There is one answer to all of it.
@@ -143,14 +164,20 @@ impl Shared {
         // All the hosts of a node that has just started are asked for at once: they wait rather than be refused.
         let _turn = self.lookups.acquire().await?;
         let Some(found) = self.directory.all_tenants_certificate(host).await? else { return Ok(None) };
-        let HostCertificate { tenant, key, certificate, greeting } = found;
+        let HostCertificate { tenant, key, certificate, policy, login } = found;
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate.chain.as_bytes()).collect();
         // What the reader says of a PEM it cannot read may quote it, so it is not passed on.
         let chain = chain.map_err(|_| "chain is no PEM")?;
         let opened = self.blob.open_secret(tenant, &key, PURPOSE, &certificate.sealed_key).await?;
         let key = PrivateKeyDer::from_pem_slice(&opened).map_err(|_| "key is no PEM")?;
         let config = self.terms.config(chain, key)?;
-        Ok(Some(Arc::new(Host { config: Arc::new(config), greeting: greeting.map(Arc::from) })))
+        let face = HostFace {
+            greeting: policy.greeting,
+            default_domain: login.default_domain.as_deref().map(Arc::from),
+            login,
+            taken: policy.login_mechanisms,
+        };
+        Ok(Some(Arc::new(Host { config: Arc::new(config), face: Arc::new(face) })))
     }
 }
 

@@ -13,9 +13,10 @@ mod tenants;
 use async_trait::async_trait;
 use maildrop::{
     Actor, Address, Alias, AliasAddress, ApiKey, ApiKeyId, AppPassword, Certificate, CredentialId, Domain,
-    DomainName, Mailbox, MailboxId, NewCredential, NewMailbox, Tenant, TenantId, TenantName,
+    DomainName, LoginSettings, Mailbox, MailboxId, NewCredential, NewMailbox, Tenant, TenantId, TenantLogin,
+    TenantName,
     port::{
-        Account, Conflict, Directory, HostCertificate, IndexError, MailboxQuery, MailboxUpdate,
+        Conflict, Directory, HostCertificate, IndexError, LoginLookup, MailboxQuery, MailboxUpdate,
         ResolvedRecipient, TenantDeletion, TenantUpdate,
     },
 };
@@ -28,8 +29,8 @@ use crate::error::index_error;
 // Inherent methods are found first; a method that has none there would call itself for ever.
 #[async_trait]
 impl Directory for Sqlite {
-    async fn all_tenants_account(&self, login: &Address) -> Result<Option<Account>, IndexError> {
-        self.all_tenants_account(login).await
+    async fn all_tenants_login(&self, login: &Address) -> Result<LoginLookup, IndexError> {
+        self.all_tenants_login(login).await
     }
 
     async fn all_tenants_recipients(
@@ -67,6 +68,22 @@ impl Directory for Sqlite {
         at: OffsetDateTime,
     ) -> Result<Option<Tenant>, IndexError> {
         self.update_tenant(tenant, update, actor, at).await
+    }
+
+    async fn tenant_login(&self, tenant: TenantId) -> Result<Option<TenantLogin>, IndexError> {
+        self.tenant_login(tenant).await
+    }
+
+    async fn set_tenant_login(
+        &self,
+        tenant: TenantId,
+        settings: &LoginSettings,
+        secrets: Option<&[u8]>,
+        if_version: Option<i64>,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<Option<i64>, IndexError> {
+        self.set_tenant_login(tenant, settings, secrets, if_version, actor, at).await
     }
 
     async fn begin_tenant_deletion(

@@ -2,8 +2,9 @@
 
 use index::Store;
 use maildrop::{
-    Domain, MailboxId, NewCredential, NewMailbox, SealedKey, TenantId, TenantName, Uid, View,
-    port::{CommitOutcome, Conflict, IndexError, MailboxQuery, RowOutcome},
+    Domain, LoginSettings, MailboxId, NewCredential, NewMailbox, PasswordBackend, SealedKey, TenantId,
+    TenantLogin, TenantName, TenantSettings, Uid, View,
+    port::{CommitOutcome, Conflict, IndexError, LoginDomain, MailboxQuery, RowOutcome, TenantUpdate},
 };
 
 use crate::{backend::Backend, fixture::*};
@@ -80,6 +81,54 @@ pub(crate) async fn accounts_and_recipients_are_found(backend: &Backend) {
     assert_eq!(found[0].clone().unwrap().free_octets, None, "no quota is no limit");
     let tenant = directory.tenant(one).await.unwrap().unwrap();
     assert_eq!((tenant.name.as_str(), tenant.key, tenant.created_at), ("one", SealedKey(vec![1, 2, 3]), AT));
+}
+
+pub(crate) async fn logins_are_set_with_their_version(backend: &Backend) {
+    let directory = &backend.store.directory;
+    let one = tenant(&backend.store, "one").await;
+    let two = tenant(&backend.store, "two").await;
+    mailbox(&backend.store, one, "a@one.test", None).await;
+    let alias = Domain { name: domain("uno.test"), alias_of: Some(domain("one.test")), created_at: AT };
+    directory.create_domain(one, &alias, false, &actor()).await.unwrap();
+    // Whose a name is, whether anybody has it or not.
+    let lookup = async |at: &str| directory.all_tenants_login(&address(at)).await.unwrap();
+    for (at, there) in
+        [("a@one.test", true), ("b@one.test", false), ("a@uno.test", true), ("b@uno.test", false)]
+    {
+        let found = lookup(at).await;
+        let expected = LoginDomain { tenant: one, name: "one.test".into(), login_version: 0 };
+        assert_eq!((found.domain, found.account.is_some()), (Some(expected), there), "{at}");
+    }
+    assert!(lookup("a@nobody.test").await.domain.is_none());
+    assert_eq!(directory.tenant_login(one).await.unwrap(), Some(TenantLogin::default()));
+    let before = lookup("a@one.test").await.account.unwrap();
+    let settings = LoginSettings {
+        passwords: PasswordBackend::None,
+        remember_secs: Some(5),
+        ..LoginSettings::default()
+    };
+    let set = async |tenant, secrets: Option<&[u8]>, if_version| {
+        directory.set_tenant_login(tenant, &settings, secrets, if_version, &actor(), AT).await
+    };
+    assert_eq!(set(one, Some(b"sealed"), Some(0)).await.unwrap(), Some(1));
+    assert!(matches!(set(one, None, Some(0)).await, Err(IndexError::Conflict(Conflict::Revision))));
+    let expected = TenantLogin { settings: settings.clone(), secrets: Some(b"sealed".to_vec()), version: 1 };
+    assert_eq!(directory.tenant_login(one).await.unwrap(), Some(expected));
+    let after = lookup("a@one.test").await;
+    assert_eq!(after.domain.unwrap().login_version, 1);
+    // What nodes remember of logins counts no longer.
+    assert!(after.account.unwrap().tenant_revision > before.tenant_revision);
+    assert_eq!(directory.tenant_login(two).await.unwrap(), Some(TenantLogin::default()), "the other's stay");
+    // Other changes of the tenant leave it alone.
+    let update = TenantUpdate { settings: Some(TenantSettings::default()), ..TenantUpdate::default() };
+    directory.update_tenant(one, &update, &actor(), AT).await.unwrap();
+    assert_eq!(directory.tenant_login(one).await.unwrap().unwrap().version, 1);
+    assert_eq!(set(one, None, None).await.unwrap(), Some(2));
+    assert_eq!(directory.tenant_login(one).await.unwrap().unwrap().secrets, None);
+    assert_eq!(set(TenantId::generate(), None, None).await.unwrap(), None);
+    assert!(directory.begin_tenant_deletion(one, &actor(), AT).await.unwrap());
+    assert_eq!(directory.tenant_login(one).await.unwrap(), None);
+    assert_eq!(set(one, None, None).await.unwrap(), None);
 }
 
 pub(crate) async fn passwords_change_with_their_version(backend: &Backend) {

@@ -50,6 +50,7 @@ contract! {
     directory::lists_are_paged,
     directory::accounts_and_recipients_are_found,
     directory::passwords_change_with_their_version,
+    directory::logins_are_set_with_their_version,
     directory::deletions_are_whole,
     directory::a_mailbox_is_deleted_in_steps,
     directory::a_tenants_deletion_takes_deleted_mailboxes_along,

@@ -7,17 +7,23 @@ use time::OffsetDateTime;
 
 use crate::{
     Actor, Address, Alias, AliasAddress, ApiKey, ApiKeyId, AppPassword, Certificate, CredentialId, Domain,
-    DomainName, LoginScope, Mailbox, MailboxId, MailboxSettings, NewCredential, NewMailbox, Rules, SealedKey,
-    State, Tenant, TenantId, TenantName, TenantSettings,
+    DomainName, LoginScope, LoginSettings, Mailbox, MailboxId, MailboxSettings, NewCredential, NewMailbox,
+    Policy, Rules, SealedKey, State, Tenant, TenantId, TenantLogin, TenantName, TenantSettings,
     port::{Conflict, IndexError},
 };
 
 /// Who exists. Changes are written to the audit log in the same transaction as what they change.
 #[async_trait]
 pub trait Directory: Send + Sync + std::fmt::Debug {
-    /// The account that logs in as `login`, whichever tenant it belongs to (the login name decides). An alias
-    /// domain counts as the domain it stands for.
-    async fn all_tenants_account(&self, login: &Address) -> Result<Option<Account>, IndexError>;
+    /// The account that logs in as `login`, whichever tenant it belongs to (the login name decides), and how logins
+    /// are verified in its domain, whether there is such an account or not. An alias domain counts as the domain it
+    /// stands for.
+    async fn all_tenants_login(&self, login: &Address) -> Result<LoginLookup, IndexError>;
+
+    /// The account alone.
+    async fn all_tenants_account(&self, login: &Address) -> Result<Option<Account>, IndexError> {
+        Ok(self.all_tenants_login(login).await?.account)
+    }
 
     /// The mailboxes mail for these addresses goes to, in their order; `None` for an unknown address. A
     /// mailbox goes before an alias, an alias before a catch-all.
@@ -51,6 +57,21 @@ pub trait Directory: Send + Sync + std::fmt::Debug {
         actor: &Actor,
         at: OffsetDateTime,
     ) -> Result<Option<Tenant>, IndexError>;
+
+    /// How the tenant's logins are verified; `None` where there is no such tenant, or it is being deleted.
+    async fn tenant_login(&self, tenant: TenantId) -> Result<Option<TenantLogin>, IndexError>;
+
+    /// Sets how the tenant's logins are verified: `if_version` is what its version has to be, if any ([`Conflict::Revision`] otherwise). Logins remembered by nodes are verified anew. Gives the new
+    /// version; `None` where there is no such tenant, or it is being deleted.
+    async fn set_tenant_login(
+        &self,
+        tenant: TenantId,
+        settings: &LoginSettings,
+        secrets: Option<&[u8]>,
+        if_version: Option<i64>,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<Option<i64>, IndexError>;
 
     /// Begins to delete a tenant: its data key is destroyed, its domains, keys and certificates go, and its
     /// sessions end. From here on nothing of it can be read, and the rest may take its time. `false` where
@@ -342,6 +363,26 @@ pub trait Directory: Send + Sync + std::fmt::Debug {
 /// App passwords of one mailbox at most: each may cost a login a password hash.
 pub const APP_PASSWORDS_MAX: usize = 10;
 
+/// Whose a login name is.
+#[derive(Clone, Debug, Default)]
+pub struct LoginLookup {
+    /// The tenant of its domain, if it is some tenant's.
+    pub domain: Option<LoginDomain>,
+    /// The account, if there is one.
+    pub account: Option<Account>,
+}
+
+/// A domain that somebody logs in at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoginDomain {
+    /// Its tenant.
+    pub tenant: TenantId,
+    /// The domain's name; of an alias domain, that of the domain it stands for.
+    pub name: String,
+    /// The version of how the tenant's logins are verified ([`TenantLogin::version`]).
+    pub login_version: i64,
+}
+
 /// An account as login needs it.
 #[derive(Clone, Debug)]
 pub struct Account {
@@ -447,8 +488,10 @@ pub struct HostCertificate {
     pub key: SealedKey,
     /// The certificate.
     pub certificate: Certificate,
-    /// The tenant's greeting, if it has one.
-    pub greeting: Option<String>,
+    /// The tenant's policy.
+    pub policy: Policy,
+    /// How the tenant's logins are verified.
+    pub login: LoginSettings,
 }
 
 /// How far the deletion of a tenant has come.

@@ -297,3 +297,44 @@ impl CertificateCommand {
         Ok(answer.into())
     }
 }
+
+#[derive(Debug, Subcommand)]
+pub(super) enum LoginCommand {
+    /// Show how the logins of a tenant are verified; secrets are not shown
+    Show {
+        /// The tenant
+        tenant: String,
+    },
+    /// Set how the logins of a tenant are verified, all of it
+    Set {
+        /// The tenant
+        tenant: String,
+        /// The settings, JSON, with their secrets; - for standard input
+        #[arg(long, value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Have the logins of a tenant verified by the passwords kept here, and nothing else
+    Reset {
+        /// The tenant
+        tenant: String,
+    },
+}
+
+impl LoginCommand {
+    pub(super) async fn run(self, client: &Client) -> anyhow::Result<Answer> {
+        let answer = match self {
+            Self::Show { tenant } => client.get(&["tenants", &tenant, "login"]).await?,
+            Self::Set { tenant, file } => {
+                let text = if file.as_os_str() == "-" {
+                    std::io::read_to_string(std::io::stdin()).context("read standard input")?
+                } else {
+                    std::fs::read_to_string(&file).with_context(|| file.display().to_string())?
+                };
+                let settings: Value = serde_json::from_str(&text).context("the settings are no JSON")?;
+                client.put(&["tenants", &tenant, "login"], &settings).await?
+            }
+            Self::Reset { tenant } => client.delete(&["tenants", &tenant, "login"]).await?,
+        };
+        Ok(answer.into())
+    }
+}

@@ -59,6 +59,9 @@ impl Config {
         if self.auth.hashes_max == Some(0) {
             return wrong("auth.hashes_max", "must be at least 1");
         }
+        if !(1..=1000).contains(&self.login_backends.concurrent_max) {
+            return wrong("login_backends.concurrent_max", "must be between 1 and 1000");
+        }
         if let Some(endpoint) = &self.telemetry.otlp_endpoint {
             let uri = endpoint.parse::<http::Uri>().ok();
             let known = uri.is_some_and(|uri| {

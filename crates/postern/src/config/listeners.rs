@@ -3,11 +3,12 @@
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use admin_api::ApiLimits;
+use auth::HostPattern;
 use frontend::{ListenAddr, Network, PlaintextAuth};
 use maildrop::LoginMechanism;
 use serde::Deserialize;
 
-use super::types::{Secret, duration, list, mechanisms, parsed, plaintext_auth};
+use super::types::{Secret, duration, list, mechanisms, optional_domain, parsed, plaintext_auth};
 
 /// POP3 in the clear, with STLS where there is a certificate.
 #[derive(Debug, Clone, Deserialize)]
@@ -37,6 +38,9 @@ pub(crate) struct Pop3 {
     /// Longest time a client may read nothing of what it asked for. Default: 5 min.
     #[serde(deserialize_with = "duration")]
     pub(crate) write_timeout: Duration,
+    /// The domain of login names that have none. Default: none.
+    #[serde(deserialize_with = "optional_domain")]
+    pub(crate) default_domain: Option<String>,
     /// Connections at once, of this listener and of POP3S each. Default: 20,000.
     pub(crate) connections_max: usize,
     /// Connections at once from one address; 0 for no limit. Default: 0, for behind a proxy all are one.
@@ -55,6 +59,7 @@ impl Default for Pop3 {
             login_timeout: defaults.login_timeout,
             idle_timeout: defaults.idle_timeout,
             write_timeout: defaults.write_timeout,
+            default_domain: None,
             connections_max: 20_000,
             connections_per_source_max: 0,
         }
@@ -71,6 +76,9 @@ pub(crate) struct Pop3s {
     /// Whether connections begin with a PROXY header: `off`, `require`. Default: `off`.
     #[serde(deserialize_with = "parsed")]
     pub(crate) proxy_protocol: ProxyMode,
+    /// The domain of login names that have none. Default: that of `pop3`.
+    #[serde(deserialize_with = "optional_domain")]
+    pub(crate) default_domain: Option<String>,
 }
 
 /// LMTP.
@@ -227,6 +235,41 @@ impl Default for Auth {
             argon2_memory_kib: None,
             failure_delay: defaults.first,
             failure_delay_max: defaults.max,
+        }
+    }
+}
+
+/// What tenants may have their logins verified by: servers whose addresses they give.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct LoginBackends {
+    /// Networks they may reach though these are not public: loopback, private, link-local. What is listed here may be
+    /// reached in the clear, too. Default: none.
+    #[serde(deserialize_with = "list")]
+    pub(crate) allowed_networks: Vec<Network>,
+    /// Hosts they may reach wherever the names lead, also in the clear; `*.` in front for all below. Default: none.
+    #[serde(deserialize_with = "list")]
+    pub(crate) allowed_hosts: Vec<HostPattern>,
+    /// Whether public addresses may be reached, encrypted. Default: true.
+    pub(crate) allow_public: bool,
+    /// Where the operator keeps files with tenants' secrets, in a directory for each tenant's name. Default: none.
+    pub(crate) secrets_dir: Option<PathBuf>,
+    /// Questions of one tenant under way at once. Default: 8.
+    pub(crate) concurrent_max: usize,
+    /// Logins of one tenant that may wait for their turn. Default: 256.
+    pub(crate) waiting_max: usize,
+}
+
+impl Default for LoginBackends {
+    fn default() -> Self {
+        let defaults = auth::BackendsConfig::default();
+        Self {
+            allowed_networks: Vec::new(),
+            allowed_hosts: Vec::new(),
+            allow_public: true,
+            secrets_dir: None,
+            concurrent_max: defaults.concurrent_max,
+            waiting_max: defaults.waiting_max,
         }
     }
 }

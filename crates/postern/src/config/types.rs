@@ -96,6 +96,13 @@ where
     text.parse().map_err(D::Error::custom)
 }
 
+/// A domain name, where there need be none.
+pub(super) fn optional_domain<'de, D: Deserializer<'de>>(d: D) -> Result<Option<String>, D::Error> {
+    let name = text(d)?;
+    let domain = maildrop::DomainName::try_from(name.as_str()).map_err(D::Error::custom)?;
+    Ok(Some(domain.to_string()))
+}
+
 /// A list of such things; a single one, or several with commas between, may stand for a list.
 pub(super) fn list<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
@@ -126,17 +133,12 @@ pub(super) fn mechanisms<'de, D: Deserializer<'de>>(
     let known = |name: &str| {
         LoginMechanism::ALL
             .into_iter()
-            .filter(|mechanism| {
-                !matches!(
-                    mechanism,
-                    LoginMechanism::User | LoginMechanism::OauthBearer | LoginMechanism::Xoauth2
-                )
-            })
+            .filter(|mechanism| *mechanism != LoginMechanism::User)
             .find(|mechanism| mechanism.as_str().eq_ignore_ascii_case(name))
     };
     let unknown = |name: &str| {
         D::Error::custom(format!(
-            "\"{name}\" is none of PLAIN, LOGIN, SCRAM-SHA-256, SCRAM-SHA-1, CRAM-MD5 and APOP"
+            "\"{name}\" is none of PLAIN, LOGIN, SCRAM-SHA-256, SCRAM-SHA-1, CRAM-MD5, OAUTHBEARER, XOAUTH2 and APOP"
         ))
     };
     names.iter().map(|name| known(name).ok_or_else(|| unknown(name))).collect()

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use maildrop::{
     Actor, Address, Alias, AliasAddress, ApiKey, ApiKeyId, AppPassword, Certificate, CredentialId, Domain,
-    DomainName, Mailbox, MailboxId, NewCredential, NewMailbox, Tenant, TenantId, TenantName,
+    DomainName, LoginSettings, Mailbox, MailboxId, NewCredential, NewMailbox, Tenant, TenantId, TenantLogin,
+    TenantName,
     port::{
-        Account, Conflict, Directory, HostCertificate, IndexError, MailboxQuery, MailboxUpdate,
+        Conflict, Directory, HostCertificate, IndexError, LoginLookup, MailboxQuery, MailboxUpdate,
         ResolvedRecipient, TenantDeletion, TenantUpdate,
     },
 };
@@ -33,8 +34,8 @@ impl ObservedDirectory {
 
 #[async_trait]
 impl Directory for ObservedDirectory {
-    async fn all_tenants_account(&self, login: &Address) -> Result<Option<Account>, IndexError> {
-        self.observer.observe("account", self.directory.all_tenants_account(login)).await
+    async fn all_tenants_login(&self, login: &Address) -> Result<LoginLookup, IndexError> {
+        self.observer.observe("account", self.directory.all_tenants_login(login)).await
     }
 
     async fn all_tenants_recipients(
@@ -72,6 +73,23 @@ impl Directory for ObservedDirectory {
         at: OffsetDateTime,
     ) -> Result<Option<Tenant>, IndexError> {
         self.observer.observe("update_tenant", self.directory.update_tenant(tenant, update, actor, at)).await
+    }
+
+    async fn tenant_login(&self, tenant: TenantId) -> Result<Option<TenantLogin>, IndexError> {
+        self.observer.observe("tenant_login", self.directory.tenant_login(tenant)).await
+    }
+
+    async fn set_tenant_login(
+        &self,
+        tenant: TenantId,
+        settings: &LoginSettings,
+        secrets: Option<&[u8]>,
+        if_version: Option<i64>,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<Option<i64>, IndexError> {
+        let work = self.directory.set_tenant_login(tenant, settings, secrets, if_version, actor, at);
+        self.observer.observe("set_tenant_login", work).await
     }
 
     async fn begin_tenant_deletion(

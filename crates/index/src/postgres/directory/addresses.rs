@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use maildrop::{
     Address, CredentialId, LoginScope, MailboxId, Policy, State, TenantId, TenantLimits,
-    port::{Account, AppPasswordHash, IndexError, ResolvedRecipient},
+    port::{Account, AppPasswordHash, IndexError, LoginDomain, LoginLookup, ResolvedRecipient},
 };
 use sqlx::{Row as _, postgres::PgRow, types::Json};
 use time::OffsetDateTime;
@@ -18,17 +18,18 @@ use crate::{
 };
 
 impl Postgres {
-    pub(super) async fn all_tenants_account(&self, login: &Address) -> Result<Option<Account>, IndexError> {
+    pub(super) async fn all_tenants_login(&self, login: &Address) -> Result<LoginLookup, IndexError> {
         let row = self
             .repeatable(|| {
                 sqlx::query(
                     "SELECT b.tenant_id, b.mailbox_id, t.state, b.state, t.revision, b.credential_version,
                             c.password_hash, t.limits, t.policy, b.policy,
-                            p.ids, p.hashes, p.scopes, p.expiries, c.verifiers
+                            p.ids, p.hashes, p.scopes, p.expiries, c.verifiers,
+                            t.tenant_id, coalesce(d.alias_of, d.name), t.login_version
                        FROM domains d
                        JOIN tenants t ON t.tenant_id = d.tenant_id
-                       JOIN mailboxes b ON b.tenant_id = d.tenant_id
-                                       AND b.address = $2 || '@' || coalesce(d.alias_of, d.name)
+                       LEFT JOIN mailboxes b ON b.tenant_id = d.tenant_id
+                                            AND b.address = $2 || '@' || coalesce(d.alias_of, d.name)
                        LEFT JOIN credentials c ON c.tenant_id = b.tenant_id AND c.mailbox_id = b.mailbox_id
                        LEFT JOIN LATERAL (
                             SELECT array_agg(a.credential_id ORDER BY a.credential_id) AS ids,
@@ -45,7 +46,19 @@ impl Postgres {
                 .fetch_optional(&self.pool)
             })
             .await?;
-        row.as_ref().map(account).transpose()
+        let Some(row) = row else { return Ok(LoginLookup::default()) };
+        let domain = || -> Result<_, sqlx::Error> {
+            Ok(LoginDomain {
+                tenant: TenantId::from_uuid(row.try_get(15)?),
+                name: row.try_get(16)?,
+                login_version: row.try_get(17)?,
+            })
+        };
+        let mailbox: Option<Uuid> = row.try_get(1).map_err(index_error)?;
+        Ok(LoginLookup {
+            domain: Some(domain().map_err(index_error)?),
+            account: mailbox.map(|_| account(&row)).transpose()?,
+        })
     }
 
     pub(super) async fn all_tenants_recipients(

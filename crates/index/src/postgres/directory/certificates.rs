@@ -1,7 +1,7 @@
 //! Certificates of tenants' hosts.
 
 use maildrop::{
-    Actor, Certificate, Policy, SealedKey, TenantId,
+    Actor, Certificate, LoginSettings, Policy, SealedKey, TenantId,
     port::{Conflict, HostCertificate, IndexError},
 };
 use sqlx::{FromRow as _, Postgres as Db, Row as _, Transaction, postgres::PgRow, types::Json};
@@ -31,7 +31,7 @@ impl Postgres {
                 // was put here.
                 sqlx::query(
                     "SELECT c.tenant_id, t.data_key, c.host, c.chain, c.sealed_key, c.not_after, c.created_at,
-                            t.policy
+                            t.policy, t.login
                        FROM certificates c
                        JOIN tenants t ON t.tenant_id = c.tenant_id AND t.state = 'active'
                       WHERE c.host IN ($1, $2)
@@ -46,7 +46,7 @@ impl Postgres {
             })
             .await?;
         let read = |row: PgRow| -> Result<HostCertificate, sqlx::Error> {
-            let policy: Json<Policy> = row.try_get(7)?;
+            let (policy, login): (Json<Policy>, Json<LoginSettings>) = (row.try_get(7)?, row.try_get(8)?);
             Ok(HostCertificate {
                 tenant: TenantId::from_uuid(row.try_get(0)?),
                 key: SealedKey(row.try_get(1)?),
@@ -57,7 +57,8 @@ impl Postgres {
                     not_after: row.try_get(5)?,
                     created_at: row.try_get(6)?,
                 },
-                greeting: policy.0.greeting,
+                policy: policy.0,
+                login: login.0,
             })
         };
         row.map(read).transpose().map_err(index_error)

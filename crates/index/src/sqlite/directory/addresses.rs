@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use maildrop::{
     Address, CredentialId, MailboxId, Policy, TenantId, TenantLimits,
-    port::{Account, AppPasswordHash, IndexError, ResolvedRecipient},
+    port::{Account, AppPasswordHash, IndexError, LoginDomain, LoginLookup, ResolvedRecipient},
 };
-use sqlx::types::Json;
+use sqlx::{SqliteConnection, types::Json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -54,67 +54,22 @@ type RecipientRow = (
 type HashRow = (Uuid, String, String, Option<i64>);
 
 impl Sqlite {
-    pub(super) async fn all_tenants_account(&self, login: &Address) -> Result<Option<Account>, IndexError> {
-        let row: Option<AccountRow> = sqlx::query_as(
-            "SELECT b.tenant_id, b.mailbox_id, t.state, b.state, t.revision, b.credential_version,
-                    b.password_hash, t.limits, t.policy, b.policy, b.verifiers
-               FROM domains d
-               JOIN tenants t ON t.tenant_id = d.tenant_id
-               JOIN mailboxes b ON b.tenant_id = d.tenant_id
-                               AND b.address = ?2 || '@' || coalesce(d.alias_of, d.name)
-              WHERE d.name = ?1",
+    pub(super) async fn all_tenants_login(&self, login: &Address) -> Result<LoginLookup, IndexError> {
+        // One view of both: a change of what verifies logins and what it makes void are never seen apart.
+        let mut tx = self.reader.begin().await.map_err(index_error)?;
+        let row: Option<(Uuid, String, i64)> = sqlx::query_as(
+            "SELECT d.tenant_id, coalesce(d.alias_of, d.name), t.login_version
+               FROM domains d JOIN tenants t ON t.tenant_id = d.tenant_id
+              WHERE d.name = ?",
         )
         .bind(login.domain())
-        .bind(login.local_part())
-        .fetch_optional(&self.reader)
+        .fetch_optional(&mut *tx)
         .await
         .map_err(index_error)?;
-        let Some((
-            tenant,
-            mailbox,
-            of_tenant,
-            own,
-            revision,
-            version,
-            hash,
-            limits,
-            defaults,
-            policy,
-            verifiers,
-        )) = row
-        else {
-            return Ok(None);
-        };
-        let hashes: Vec<HashRow> = sqlx::query_as(
-            "SELECT credential_id, password_hash, scope, expires_at FROM app_passwords
-              WHERE tenant_id = ? AND mailbox_id = ? AND (expires_at IS NULL OR expires_at > ?)
-              ORDER BY credential_id",
-        )
-        .bind(tenant)
-        .bind(mailbox)
-        .bind(micros(OffsetDateTime::now_utc()))
-        .fetch_all(&self.reader)
-        .await
-        .map_err(index_error)?;
-        let app_password = |(id, hash, word, expires_at): HashRow| {
-            Ok(AppPasswordHash {
-                id: CredentialId::from_uuid(id),
-                hash,
-                scope: scope(&word)?,
-                expires_at: expires_at.map(from_micros).transpose()?,
-            })
-        };
-        Ok(Some(Account {
-            tenant: TenantId::from_uuid(tenant),
-            mailbox: MailboxId::from_uuid(mailbox),
-            state: state_within(&of_tenant, &own)?,
-            tenant_revision: revision,
-            credential_version: version,
-            password_hash: Some(hash).filter(|hash| !hash.is_empty()),
-            verifiers,
-            app_passwords: hashes.into_iter().map(app_password).collect::<Result<_, IndexError>>()?,
-            rules: Arc::new(rules(limits, &defaults, &policy)),
-        }))
+        let Some((tenant, name, login_version)) = row else { return Ok(LoginLookup::default()) };
+        let account = account(&mut tx, login).await?;
+        let tenant = TenantId::from_uuid(tenant);
+        Ok(LoginLookup { domain: Some(LoginDomain { tenant, name, login_version }), account })
     }
 
     pub(super) async fn all_tenants_recipients(
@@ -180,4 +135,56 @@ fn recipient(row: RecipientRow) -> Result<ResolvedRecipient, IndexError> {
         free_messages: least(box_messages, pool_messages),
         rules: Arc::new(rules(limits, &defaults, &policy)),
     })
+}
+
+async fn account(connection: &mut SqliteConnection, login: &Address) -> Result<Option<Account>, IndexError> {
+    let row: Option<AccountRow> = sqlx::query_as(
+        "SELECT b.tenant_id, b.mailbox_id, t.state, b.state, t.revision, b.credential_version,
+                    b.password_hash, t.limits, t.policy, b.policy, b.verifiers
+               FROM domains d
+               JOIN tenants t ON t.tenant_id = d.tenant_id
+               JOIN mailboxes b ON b.tenant_id = d.tenant_id
+                               AND b.address = ?2 || '@' || coalesce(d.alias_of, d.name)
+              WHERE d.name = ?1",
+    )
+    .bind(login.domain())
+    .bind(login.local_part())
+    .fetch_optional(&mut *connection)
+    .await
+    .map_err(index_error)?;
+    let Some((tenant, mailbox, of_tenant, own, revision, version, hash, limits, defaults, policy, verifiers)) =
+        row
+    else {
+        return Ok(None);
+    };
+    let hashes: Vec<HashRow> = sqlx::query_as(
+        "SELECT credential_id, password_hash, scope, expires_at FROM app_passwords
+              WHERE tenant_id = ? AND mailbox_id = ? AND (expires_at IS NULL OR expires_at > ?)
+              ORDER BY credential_id",
+    )
+    .bind(tenant)
+    .bind(mailbox)
+    .bind(micros(OffsetDateTime::now_utc()))
+    .fetch_all(&mut *connection)
+    .await
+    .map_err(index_error)?;
+    let app_password = |(id, hash, word, expires_at): HashRow| {
+        Ok(AppPasswordHash {
+            id: CredentialId::from_uuid(id),
+            hash,
+            scope: scope(&word)?,
+            expires_at: expires_at.map(from_micros).transpose()?,
+        })
+    };
+    Ok(Some(Account {
+        tenant: TenantId::from_uuid(tenant),
+        mailbox: MailboxId::from_uuid(mailbox),
+        state: state_within(&of_tenant, &own)?,
+        tenant_revision: revision,
+        credential_version: version,
+        password_hash: Some(hash).filter(|hash| !hash.is_empty()),
+        verifiers,
+        app_passwords: hashes.into_iter().map(app_password).collect::<Result<_, IndexError>>()?,
+        rules: Arc::new(rules(limits, &defaults, &policy)),
+    }))
 }

@@ -33,8 +33,15 @@ impl Sqlite {
                 continue;
             };
             if tenant.state == State::Active {
-                let greeting = tenant.settings.policy.greeting;
-                return Ok(Some(HostCertificate { tenant: owner, key: tenant.key, certificate, greeting }));
+                let login = self.tenant_login(owner).await?.unwrap_or_default().settings;
+                let policy = tenant.settings.policy;
+                return Ok(Some(HostCertificate {
+                    tenant: owner,
+                    key: tenant.key,
+                    certificate,
+                    policy,
+                    login,
+                }));
             }
         }
         Ok(None)

@@ -1,7 +1,7 @@
 //! Tenants and what is set of them.
 
 use maildrop::{
-    Actor, State, Tenant, TenantId, TenantName,
+    Actor, LoginSettings, State, Tenant, TenantId, TenantLogin, TenantName,
     port::{Conflict, IndexError, TenantUpdate},
 };
 use sqlx::{Sqlite as Db, Transaction, types::Json};
@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use super::{conflict, undecodable};
 use crate::{
     error::index_error,
-    rows::{TenantRow, tenant_columns},
+    rows::{LoginRow, TenantRow, tenant_columns},
     sqlite::{
         Sqlite,
         audit::{Audit, NOTHING},
@@ -128,6 +128,62 @@ impl Sqlite {
             self.locks.end(tenant, None);
         }
         Ok(updated)
+    }
+}
+
+impl Sqlite {
+    pub(super) async fn tenant_login(&self, tenant: TenantId) -> Result<Option<TenantLogin>, IndexError> {
+        let row: Option<LoginRow> = sqlx::query_as(
+            "SELECT login, login_secrets, login_version FROM tenants
+              WHERE tenant_id = ? AND state <> 'deleting'",
+        )
+        .bind(tenant.as_uuid())
+        .fetch_optional(&self.reader)
+        .await
+        .map_err(index_error)?;
+        Ok(row.map(Into::into))
+    }
+
+    pub(super) async fn set_tenant_login(
+        &self,
+        tenant: TenantId,
+        settings: &LoginSettings,
+        secrets: Option<&[u8]>,
+        if_version: Option<i64>,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<Option<i64>, IndexError> {
+        let run = async {
+            let mut tx = self.writer.begin().await?;
+            let row: Option<(String, Json<LoginSettings>, i64)> = sqlx::query_as(
+                "SELECT name, login, login_version FROM tenants WHERE tenant_id = ? AND state <> 'deleting'",
+            )
+            .bind(tenant.as_uuid())
+            .fetch_optional(&mut *tx)
+            .await?;
+            let Some((name, Json(before), version)) = row else { return Ok(Ok(None)) };
+            if if_version.is_some_and(|wanted| wanted != version) {
+                return Ok(Err(Conflict::Revision));
+            }
+            // With the tenant's revision what nodes remember of logins goes, too.
+            sqlx::query(
+                "UPDATE tenants SET login = ?2, login_secrets = ?3, login_version = login_version + 1,
+                                    revision = revision + 1
+                  WHERE tenant_id = ?1",
+            )
+            .bind(tenant.as_uuid())
+            .bind(Json(settings))
+            .bind(secrets)
+            .execute(&mut *tx)
+            .await?;
+            let (action, target) = ("tenant.set_login", name.as_str());
+            Audit { tenant: Some(tenant), actor, at, action, target }
+                .write(&mut tx, Some(&before), Some(settings))
+                .await?;
+            tx.commit().await?;
+            Ok::<_, sqlx::Error>(Ok(Some(version + 1)))
+        };
+        run.await.map_err(index_error)?.map_err(IndexError::Conflict)
     }
 }
 
