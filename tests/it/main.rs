@@ -31,6 +31,7 @@ mod sasl;
 mod secrets;
 mod storm;
 mod support;
+mod takeover;
 mod telemetry;
 mod tenancy;
 mod tls;

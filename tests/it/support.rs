@@ -2,6 +2,7 @@
 
 mod http;
 mod lmtp;
+mod network;
 mod node;
 mod pop3;
 mod stores;
@@ -14,6 +15,7 @@ use std::{
 
 pub(crate) use http::Http;
 pub(crate) use lmtp::{Lmtp, deliver, try_deliver};
+pub(crate) use network::Network;
 pub(crate) use node::{Node, NodeOptions, TOKEN, write_certificate};
 pub(crate) use pop3::{Pop3, login, unstuffed};
 pub(crate) use stores::{Bucket, Database, MASTER_KEY, Stores};

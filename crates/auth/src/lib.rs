@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use hasher::Verdict;
 use maildrop::{
-    Access, Address, CredentialId, FairGate, LoginScope, State, TenantId, party_of,
+    Access, Address, Credential, CredentialId, FairGate, LoginScope, State, TenantId, party_of,
     port::{Account, Clock as _, Directory, IndexError, SystemClock},
 };
 
@@ -55,6 +55,7 @@ impl Verified {
                 mailbox: account.mailbox,
                 tenant_revision: account.tenant_revision,
                 credential_version: account.credential_version,
+                credential: Credential::Password,
                 scope: LoginScope::Full,
                 rules: Arc::clone(&account.rules),
             },
@@ -154,7 +155,8 @@ impl Authenticator {
             account.app_passwords.iter().find(|app| app_password::is(password, &app.hash))
         });
         if let (Some(account), Some(address), Some(app)) = (&account, &address, app) {
-            let verified = self.remember(account, address, password, app.scope, app.expires_at);
+            let by = (Credential::App(app.id), app.scope, app.expires_at);
+            let verified = self.remember(account, address, password, by);
             self.touch(account, app.id);
             return Ok(verified);
         }
@@ -164,7 +166,8 @@ impl Authenticator {
         let verdict = verdict.ok_or(AuthError::Unavailable(None))?;
         match (account, address, verdict) {
             (Some(account), Some(address), Verdict::Good { outdated }) => {
-                let verified = self.remember(&account, &address, password, LoginScope::Full, None);
+                let by = (Credential::Password, LoginScope::Full, None);
+                let verified = self.remember(&account, &address, password, by);
                 if outdated {
                     self.upgrade(account.clone(), password.clone());
                 }
@@ -187,11 +190,10 @@ impl Authenticator {
         account: &Account,
         address: &Address,
         password: &Password,
-        scope: LoginScope,
-        until: Option<OffsetDateTime>,
+        (credential, scope, until): (Credential, LoginScope, Option<OffsetDateTime>),
     ) -> Verified {
         let mut verified = Verified::of(account);
-        verified.access.scope = scope;
+        (verified.access.credential, verified.access.scope) = (credential, scope);
         verified.until = until;
         self.verified.insert(address, password, verified.clone());
         verified

@@ -66,6 +66,7 @@ mod tests {
             mailbox: MailboxId::generate(),
             tenant_revision: 1,
             credential_version: 1,
+            credential: maildrop::Credential::Password,
             scope: LoginScope::Full,
             rules: Arc::default(),
         };

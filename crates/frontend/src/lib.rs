@@ -14,6 +14,7 @@ mod networks;
 mod pop3;
 mod proxy;
 mod sessions;
+mod silence;
 mod stream;
 mod tls;
 mod wire;

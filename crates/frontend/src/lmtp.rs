@@ -157,8 +157,8 @@ impl Connection<'_> {
                 self.proto.idle_timeout(&mut self.wire.out);
                 ("idle", true)
             }
-            // Nobody logs in here, so that nobody is ended.
-            Err(End::Closing | End::Ended) => {
+            // Nobody logs in here, so that nobody is ended, or taken over from.
+            Err(End::Closing | End::Ended | End::TakenOver) => {
                 self.proto.shutting_down(&mut self.wire.out);
                 ("closing", true)
             }

@@ -376,6 +376,10 @@ impl Session<'_> {
                 replies::session_ended(&mut self.wire.out);
                 "ended"
             }
+            End::TakenOver => {
+                replies::taken_over(&mut self.wire.out);
+                "taken_over"
+            }
         }
     }
 }

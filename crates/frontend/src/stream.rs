@@ -234,6 +234,15 @@ impl Stream {
         ChannelBindings { exporter: exported.ok(), server_end_point: None }
     }
 
+    /// The socket, where it is one of TCP.
+    pub(crate) fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(stream) => Some(stream),
+            Self::Tls(stream) => Some(stream.get_ref().0),
+            Self::Unix(_) => None,
+        }
+    }
+
     /// Reads what is there, once something is, and hands it to `take`. Returns how many octets that were;
     /// 0 at the end of the stream.
     pub(crate) async fn read_with(&mut self, mut take: impl FnMut(&[u8])) -> io::Result<usize> {

@@ -1,6 +1,6 @@
 //! What a tenant's mail may do: limits of the tenant as a whole, and the policy of its mailboxes.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +58,11 @@ pub struct Policy {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(maximum = 86400))]
     pub login_delay_secs: Option<u32>,
+    /// Seconds of silence of a session's client, without an answer to anything that is sent to it, after which a login
+    /// with the same credential takes its maildrop over; it is refused as in use until then. 0: never. Default: 30.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(maximum = 3600))]
+    pub takeover_after_secs: Option<u32>,
     /// Octets sent to the clients of one mailbox, per second. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub octets_out_per_second: Option<u64>,
@@ -217,6 +222,7 @@ impl Policy {
             login_mechanisms: self.login_mechanisms.clone().or_else(|| other.login_mechanisms.clone()),
             logins_per_minute: self.logins_per_minute.or(other.logins_per_minute),
             login_delay_secs: self.login_delay_secs.or(other.login_delay_secs),
+            takeover_after_secs: self.takeover_after_secs.or(other.takeover_after_secs),
             octets_out_per_second: self.octets_out_per_second.or(other.octets_out_per_second),
             octets_out_per_day: self.octets_out_per_day.or(other.octets_out_per_day),
             deliveries_per_minute: self.deliveries_per_minute.or(other.deliveries_per_minute),
@@ -247,6 +253,9 @@ impl Policy {
         if self.login_delay_secs.is_some_and(|secs| secs > LOGIN_DELAY_MAX) {
             return Some(("login_delay_secs", "is a day (86400) at most"));
         }
+        if self.takeover_after_secs.is_some_and(|secs| secs != 0 && !TAKEOVER_AFTER.contains(&secs)) {
+            return Some(("takeover_after_secs", "is 0 (never), or 5 to 3600"));
+        }
         if octets(self.octets_out_per_second) {
             return Some(("octets_out_per_second", "is less than 2^63"));
         }
@@ -266,6 +275,12 @@ impl Policy {
     /// Whether this way to log in is taken.
     pub fn takes(&self, mechanism: LoginMechanism) -> bool {
         self.login_mechanisms.as_ref().is_none_or(|taken| taken.contains(&mechanism))
+    }
+
+    /// How long a client has to be silent for its maildrop to be taken over; `None` for never.
+    pub fn takeover_after(&self) -> Option<Duration> {
+        let secs = self.takeover_after_secs.unwrap_or(TAKEOVER_AFTER_SECS);
+        (secs > 0).then(|| Duration::from_secs(secs.into()))
     }
 
     /// Whether this workaround is wanted.
@@ -310,6 +325,10 @@ impl TenantLimits {
 
 /// A hundred years.
 const DAYS_MAX: u32 = 36_500;
+/// Under the least, no two questions would have gone unanswered; over the most, autologout is sooner.
+const TAKEOVER_AFTER: RangeInclusive<u32> = 5..=3600;
+/// Three questions at intervals of ten seconds: a phone that has lost its network has often not found another one sooner.
+const TAKEOVER_AFTER_SECS: u32 = 30;
 /// A day.
 const LOGIN_DELAY_MAX: u32 = 86_400;
 /// What databases hold.
@@ -362,6 +381,10 @@ mod tests {
         let problem = |policy: Policy| policy.problem().map(|(field, _)| field);
         assert_eq!(problem(Policy::default()), None);
         assert_eq!(problem(Policy { expire_days: Some(0), ..Policy::default() }), Some("expire_days"));
+        let takeover = |secs| Policy { takeover_after_secs: Some(secs), ..Policy::default() };
+        assert_eq!((problem(takeover(0)), takeover(0).takeover_after()), (None, None));
+        assert_eq!(problem(takeover(4)), Some("takeover_after_secs"));
+        assert_eq!(takeover(5).takeover_after(), Some(Duration::from_secs(5)));
         assert_eq!(
             problem(Policy { greeting: Some("a\r\nb".into()), ..Policy::default() }),
             Some("greeting")

@@ -94,6 +94,15 @@ pub fn session_ended(out: &mut Vec<u8>) {
     permanent_failure("the session was ended by an administrator, nothing was deleted", out);
 }
 
+/// The client was silent and not to be reached, and the same client took its maildrop over by another connection.
+/// There is no UPDATE.
+pub fn taken_over(out: &mut Vec<u8>) {
+    temporary_failure(
+        "a newer login took the maildrop over while this session was silent, nothing was deleted",
+        out,
+    );
+}
+
 /// The autologout timer ran out (RFC 1939 §3). There is no UPDATE.
 pub fn idle_timeout(out: &mut Vec<u8>) {
     err("closing after too long a silence, nothing was deleted", out);

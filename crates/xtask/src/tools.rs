@@ -13,7 +13,7 @@ use anyhow::bail;
 use crate::{layout::Layout, sys};
 
 /// The programs the tests use, and the Debian packages that bring them.
-const MAIL_TOOLS: [(&str, &str); 14] = [
+const MAIL_TOOLS: [(&str, &str); 15] = [
     ("curl", "curl"),
     ("python3", "python3"),
     ("fetchmail", "fetchmail"),
@@ -24,6 +24,7 @@ const MAIL_TOOLS: [(&str, &str); 14] = [
     // Of the whole of Perl, Net::POP3 included; `perl` itself is in perl-base.
     ("corelist", "perl"),
     ("kill", "procps"),
+    ("ip", "iproute2"),
     ("unshare", "util-linux"),
     ("postfix", "postfix"),
     ("promtool", "prometheus"),

@@ -13,13 +13,14 @@ const LOGIN_OUTCOMES: [&str; 4] = ["ok", "bad_credentials", "in_use", "unavailab
 /// How opening a maildrop may end.
 const OPEN_OUTCOMES: [&str; 4] = ["ok", "in_use", "stale", "unavailable"];
 /// How a session may end.
-const ENDS: [&str; 11] = [
+const ENDS: [&str; 12] = [
     "quit",
     "commit_failed",
     "gone",
     "stalled",
     "idle",
     "closing",
+    "taken_over",
     "bad_commands",
     "refused_logins",
     "foreign_protocol",
@@ -58,6 +59,7 @@ pub(crate) struct Pop3Metrics {
     login_duration: HistogramVec,
     open_duration: HistogramVec,
     pub(crate) lock_conflicts: IntCounter,
+    pub(crate) lock_takeovers: IntCounter,
     pub(crate) messages_retrieved: IntCounter,
     pub(crate) octets_retrieved: IntCounter,
     pub(crate) messages_deleted: IntCounter,
@@ -149,6 +151,11 @@ impl Pop3Metrics {
                 registry,
                 "pop3_lock_conflicts_total",
                 "logins refused because another session holds the maildrop's lock",
+            )?,
+            lock_takeovers: counter(
+                registry,
+                "pop3_lock_takeovers_total",
+                "logins that took a maildrop's lock over from a session whose client was silent",
             )?,
             messages_retrieved: counter(
                 registry,

@@ -148,6 +148,13 @@ impl Session<'_> {
                 if let Some(logged_in) = &self.logged_in {
                     self.wire.end_with(logged_in.ended.clone());
                 }
+                if maildrop.was_taken_over() {
+                    info!("maildrop was taken over from a session whose client was silent");
+                    metrics.pop3.lock_takeovers.inc();
+                }
+                if let Some(after) = maildrop.rules().mailbox.takeover_after() {
+                    self.wire.watch(after, maildrop.silence());
+                }
                 let login_counted = Traffic { logins: 1, ..Traffic::default() };
                 self.count_traffic(&maildrop, login_counted);
                 self.service
