@@ -12,6 +12,7 @@
 
 mod admin;
 mod bulk;
+mod certificates;
 mod clients;
 mod cluster;
 mod configuration;

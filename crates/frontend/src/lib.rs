@@ -27,4 +27,6 @@ pub use networks::{Network, NetworkError, Networks};
 pub use pop3::{PlaintextAuth, Pop3Config, Pop3Service, Tenancy};
 pub use proxy::ProxyProtocol;
 pub use sessions::Sessions;
-pub use tls::{HostCertificates, TlsError, TlsIdentity};
+pub use tls::{
+    CertificateFiles, ClientAuth, HostCertificates, Reloaded, TicketSecret, TlsConfig, TlsError, TlsIdentity,
+};

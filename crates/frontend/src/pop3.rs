@@ -187,7 +187,7 @@ impl Pop3Service {
         drain: DrainHandle,
     ) {
         let tls = match &stream {
-            Stream::Tls(_) => Tls::Active,
+            Stream::Tls(..) => Tls::Active,
             // Who spoke TLS with its proxy has it, and cannot have it again.
             _ if client.has_tls_to_proxy() => Tls::Active,
             Stream::Tcp(_) if self.tls.is_some() => Tls::Available,

@@ -302,7 +302,7 @@ impl Session<'_> {
         let Some(tls) = &self.service.tls else { return Ok(None) };
         let upgrade = async |stream| match stream {
             Stream::Tcp(stream) => Ok(tls.accept(stream).await?.stream),
-            Stream::Tls(_) | Stream::Unix(_) => Err(std::io::ErrorKind::Unsupported.into()),
+            Stream::Tls(..) | Stream::Unix(_) => Err(std::io::ErrorKind::Unsupported.into()),
         };
         match self.wire.replace_stream(upgrade).await {
             Ok(()) => {

@@ -7,18 +7,19 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use maildrop::port::{BlobError, BlobStore, Directory, HostCertificate, IndexError};
-use rustls::{
-    ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use tokio::{
     sync::{OnceCell, Semaphore},
     time::Instant,
 };
 use tracing::warn;
 
-use super::{Terms, TlsError};
+use super::{
+    ClientAuth, TlsError,
+    terms::{Presents, Served, Terms},
+};
 
 /// What the key of a certificate is sealed for; the admin API seals it for the same.
 const PURPOSE: &str = "tls";
@@ -47,9 +48,8 @@ pub struct HostCertificates {
 struct Shared {
     directory: Arc<dyn Directory>,
     blob: Arc<dyn BlobStore>,
-    /// One key of tickets for all hosts: one of each certificate's own would be lost with every new look at the
-    /// directory. No ticket of one host resumes a session with another, for the host stands in it.
-    terms: Terms,
+    /// What is negotiated. A ticket is good for its host's certificate alone.
+    terms: ArcSwap<Terms>,
     hosts: moka::sync::Cache<String, Slot>,
     /// What was found last for hosts that are some tenant's: no name that is nobody's takes a place here.
     last: moka::sync::Cache<String, Arc<Host>>,
@@ -69,8 +69,8 @@ struct Answer {
 /// A host of a tenant.
 #[derive(Debug)]
 pub(super) struct Host {
-    /// What is negotiated with its clients.
-    pub(super) config: Arc<ServerConfig>,
+    /// What is presented to its clients.
+    pub(super) served: Arc<Served>,
     /// The tenant's greeting, if it has one.
     pub(super) greeting: Option<Arc<str>>,
 }
@@ -83,8 +83,16 @@ impl HostCertificates {
     pub fn new(directory: Arc<dyn Directory>, blob: Arc<dyn BlobStore>) -> Result<Self, TlsError> {
         let hosts = moka::sync::Cache::builder().max_capacity(HOSTS_MAX).time_to_live(KEPT).build();
         let last = moka::sync::Cache::builder().max_capacity(HOSTS_MAX).time_to_live(LAST_KEPT).build();
-        let (terms, lookups) = (Terms::new()?, Semaphore::new(LOOKUPS_MAX));
+        let terms = ArcSwap::from_pointee(Terms::new(&ClientAuth::Off, None)?);
+        let lookups = Semaphore::new(LOOKUPS_MAX);
         Ok(Self { shared: Arc::new(Shared { directory, blob, terms, hosts, last, lookups }) })
+    }
+
+    /// From now on they are presented under these terms.
+    pub(super) fn present_under(&self, terms: &Arc<Terms>) {
+        self.shared.terms.store(Arc::clone(terms));
+        self.shared.hosts.invalidate_all();
+        self.shared.last.invalidate_all();
     }
 
     /// The tenant's host of this name, if it is one and can be served.
@@ -149,8 +157,11 @@ impl Shared {
         let chain = chain.map_err(|_| "chain is no PEM")?;
         let opened = self.blob.open_secret(tenant, &key, PURPOSE, &certificate.sealed_key).await?;
         let key = PrivateKeyDer::from_pem_slice(&opened).map_err(|_| "key is no PEM")?;
-        let config = self.terms.config(chain, key)?;
-        Ok(Some(Arc::new(Host { config: Arc::new(config), greeting: greeting.map(Arc::from) })))
+        let leaf = chain.first().cloned().ok_or("chain is empty")?;
+        let terms = self.terms.load_full();
+        let presents = Presents::new(chain, key, None, &terms.provider)?;
+        let served = terms.serve(leaf, presents, tenant.as_uuid().as_bytes())?;
+        Ok(Some(Arc::new(Host { served: Arc::new(served), greeting: greeting.map(Arc::from) })))
     }
 }
 

@@ -7,7 +7,10 @@ use frontend::{ListenAddr, Network, PlaintextAuth};
 use maildrop::LoginMechanism;
 use serde::Deserialize;
 
-use super::types::{Secret, duration, list, mechanisms, parsed, plaintext_auth};
+use super::{
+    tls::AskClients,
+    types::{Secret, duration, list, mechanisms, optional, parsed, plaintext_auth},
+};
 
 /// POP3 in the clear, with STLS where there is a certificate.
 #[derive(Debug, Clone, Deserialize)]
@@ -25,6 +28,15 @@ pub(crate) struct Pop3 {
     /// Whether connections over TCP begin with a PROXY header: `off`, `require`. Default: `off`.
     #[serde(deserialize_with = "parsed")]
     pub(crate) proxy_protocol: ProxyMode,
+    /// The chain presented here (by STLS), PEM. Default: that of `[tls]`.
+    pub(crate) certificate_file: Option<PathBuf>,
+    /// Its key, PEM.
+    pub(crate) key_file: Option<PathBuf>,
+    /// Whether clients are asked for certificates here: `off`, `optional`, `required`. Default: as `[tls]` says.
+    #[serde(deserialize_with = "optional")]
+    pub(crate) client_auth: Option<AskClients>,
+    /// The authorities that sign clients' certificates, PEM. Default: those of `[tls]`.
+    pub(crate) client_ca_file: Option<PathBuf>,
     /// Whether trusted proxies may say for whom they log in, by XCLIENT or XOIP. Holds for POP3S, too.
     /// Default: false.
     pub(crate) xclient: bool,
@@ -51,6 +63,10 @@ impl Default for Pop3 {
             plaintext_auth: defaults.plaintext_auth,
             mechanisms: defaults.mechanisms,
             proxy_protocol: ProxyMode::default(),
+            certificate_file: None,
+            key_file: None,
+            client_auth: None,
+            client_ca_file: None,
             xclient: false,
             login_timeout: defaults.login_timeout,
             idle_timeout: defaults.idle_timeout,
@@ -71,6 +87,15 @@ pub(crate) struct Pop3s {
     /// Whether connections begin with a PROXY header: `off`, `require`. Default: `off`.
     #[serde(deserialize_with = "parsed")]
     pub(crate) proxy_protocol: ProxyMode,
+    /// The chain presented here, PEM. Default: that of `[tls]`.
+    pub(crate) certificate_file: Option<PathBuf>,
+    /// Its key, PEM.
+    pub(crate) key_file: Option<PathBuf>,
+    /// Whether clients are asked for certificates here: `off`, `optional`, `required`. Default: as `[tls]` says.
+    #[serde(deserialize_with = "optional")]
+    pub(crate) client_auth: Option<AskClients>,
+    /// The authorities that sign clients' certificates, PEM. Default: those of `[tls]`.
+    pub(crate) client_ca_file: Option<PathBuf>,
 }
 
 /// LMTP.
@@ -184,16 +209,6 @@ impl Default for Admin {
             requests_burst: defaults.requests.burst as u32,
         }
     }
-}
-
-/// The server's certificate; without one there is no STLS and no POP3S.
-#[derive(Debug, Clone, Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Tls {
-    /// The chain, PEM, leaf first.
-    pub(crate) certificate_file: Option<PathBuf>,
-    /// The key, PEM.
-    pub(crate) key_file: Option<PathBuf>,
 }
 
 /// Logins.

@@ -96,6 +96,15 @@ where
     text.parse().map_err(D::Error::custom)
 }
 
+/// The same, where there need be none.
+pub(super) fn optional<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: fmt::Display>,
+{
+    parsed(deserializer).map(Some)
+}
+
 /// A list of such things; a single one, or several with commas between, may stand for a list.
 pub(super) fn list<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
