@@ -11,6 +11,7 @@
 )]
 
 mod admin;
+mod bound;
 mod bulk;
 mod certificates;
 mod clients;

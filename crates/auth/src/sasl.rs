@@ -6,6 +6,7 @@
 //! ```
 
 mod cram;
+mod external;
 mod plain;
 mod scram;
 mod verifiers;
@@ -56,6 +57,8 @@ pub struct Exchange {
     plus: bool,
     plus_offered: bool,
     bindings: ChannelBindings,
+    /// Mail addresses in the certificate that the client showed.
+    addresses: Vec<String>,
     /// Named in challenges.
     hostname: String,
     login: Option<String>,
@@ -104,7 +107,14 @@ impl Exchange {
         hostname: &str,
     ) -> Self {
         let hostname = hostname.to_owned();
-        Self { mechanism, plus, plus_offered, bindings, hostname, login: None, state: State::Start }
+        let (addresses, login, state) = (Vec::new(), None, State::Start);
+        Self { mechanism, plus, plus_offered, bindings, addresses, hostname, login, state }
+    }
+
+    /// With a client that showed a certificate with these mail addresses, which was verified.
+    #[must_use]
+    pub fn with_addresses(self, addresses: Vec<String>) -> Self {
+        Self { addresses, ..self }
     }
 
     /// The name the client gave, once it did. It is the client's word until there is a [`SaslReply::Verified`].
@@ -126,6 +136,7 @@ impl Exchange {
                 LoginMechanism::CramMd5 => self.cram_challenge(response),
                 LoginMechanism::ScramSha1 => self.scram_first(authenticator, Hash::Sha1, response).await,
                 LoginMechanism::ScramSha256 => self.scram_first(authenticator, Hash::Sha256, response).await,
+                LoginMechanism::External => self.external(authenticator, response).await,
                 LoginMechanism::User
                 | LoginMechanism::Apop
                 | LoginMechanism::OauthBearer
@@ -172,6 +183,18 @@ impl Exchange {
     fn prompt(&mut self, prompt: &[u8]) -> SaslReply {
         self.state = State::Start;
         SaslReply::Challenge(prompt.to_vec())
+    }
+
+    async fn external(
+        &mut self,
+        authenticator: &Authenticator,
+        response: Option<&[u8]>,
+    ) -> Result<SaslReply, AuthError> {
+        let Some(response) = response else { return Ok(self.prompt(b"")) };
+        let authzid = external::authzid(response).map_err(|Malformed| bad())?;
+        let (login, verified) = authenticator.verify_external(&self.addresses, authzid).await;
+        self.login = Some(login);
+        Ok(SaslReply::Verified(Box::new(verified?)))
     }
 
     fn cram_challenge(&mut self, response: Option<&[u8]>) -> Result<SaslReply, AuthError> {

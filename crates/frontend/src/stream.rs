@@ -18,7 +18,11 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 use tracing::field::Empty;
 
-use crate::{networks::Networks, proxy::Said, tls::Served};
+use crate::{
+    networks::Networks,
+    proxy::Said,
+    tls::{self, Served},
+};
 
 /// Octets read at once. The buffer lies on the stack of the poll, so that an idle connection holds none.
 const READ_OCTETS: usize = 8 * 1024;
@@ -236,6 +240,13 @@ impl Stream {
         }
         let exported = connection.export_keying_material(vec![0; 32], b"EXPORTER-Channel-Binding", Some(&[]));
         ChannelBindings { exporter: exported.ok(), server_end_point }
+    }
+
+    /// The mail addresses in the certificate that the client showed, if it showed one. It was verified then.
+    pub(crate) fn client_addresses(&self) -> Vec<String> {
+        let Self::Tls(stream, _) = self else { return Vec::new() };
+        let shown = stream.get_ref().1.peer_certificates();
+        shown.and_then(<[_]>::first).map(tls::addresses).unwrap_or_default()
     }
 
     /// The socket, where it is one of TCP.

@@ -6,6 +6,7 @@
 //!                                     └─ nobody's, or no answer ────► the node's certificate
 //! ```
 
+mod client;
 mod end_point;
 mod files;
 mod hosts;
@@ -25,6 +26,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 use tracing::{error, info, warn};
 
+pub(crate) use client::addresses;
 pub use files::CertificateFiles;
 pub use hosts::HostCertificates;
 pub use terms::ClientAuth;

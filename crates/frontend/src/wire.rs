@@ -100,6 +100,11 @@ impl Wire {
         self.stream.as_ref().map(Stream::channel_bindings).unwrap_or_default()
     }
 
+    /// The mail addresses in the certificate that the client showed, if it showed one.
+    pub(crate) fn client_addresses(&self) -> Vec<String> {
+        self.stream.as_ref().map(Stream::client_addresses).unwrap_or_default()
+    }
+
     /// Lets the session be ended by `ended` from now on.
     pub(crate) fn end_with(&mut self, ended: CancellationToken) {
         self.ended = Some(ended);

@@ -48,7 +48,8 @@ pub struct Policy {
     pub plaintext_login: Option<bool>,
     /// The ways to log in that are taken. Default: all that the listener offers, except those for which something
     /// has to be kept beside the password's hash: SCRAM, CRAM-MD5 and APOP have to be named here. It is kept from
-    /// when the password is next set, or given by another way.
+    /// when the password is next set, or given by another way. EXTERNAL has to be named, too: whoever signs clients'
+    /// certificates for the listener can open the mailboxes of those who name it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub login_mechanisms: Option<Vec<LoginMechanism>>,
     /// Logins to one mailbox with the right password, per minute. Default: no limit.
@@ -127,6 +128,9 @@ pub enum LoginMechanism {
     /// SASL SCRAM-SHA-256 (RFC 7677), with channel binding or without.
     #[serde(rename = "SCRAM-SHA-256")]
     ScramSha256,
+    /// SASL EXTERNAL (RFC 4422), by a client's certificate.
+    #[serde(rename = "EXTERNAL")]
+    External,
     /// SASL OAUTHBEARER (RFC 7628).
     #[serde(rename = "OAUTHBEARER")]
     OauthBearer,
@@ -137,7 +141,7 @@ pub enum LoginMechanism {
 
 impl LoginMechanism {
     /// Every way.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::User,
         Self::Apop,
         Self::Plain,
@@ -145,6 +149,7 @@ impl LoginMechanism {
         Self::CramMd5,
         Self::ScramSha1,
         Self::ScramSha256,
+        Self::External,
         Self::OauthBearer,
         Self::Xoauth2,
     ];
@@ -159,6 +164,7 @@ impl LoginMechanism {
             Self::CramMd5 => "CRAM-MD5",
             Self::ScramSha1 => "SCRAM-SHA-1",
             Self::ScramSha256 => "SCRAM-SHA-256",
+            Self::External => "EXTERNAL",
             Self::OauthBearer => "OAUTHBEARER",
             Self::Xoauth2 => "XOAUTH2",
         }
@@ -274,7 +280,8 @@ impl Policy {
 
     /// Whether this way to log in is taken.
     pub fn takes(&self, mechanism: LoginMechanism) -> bool {
-        self.login_mechanisms.as_ref().is_none_or(|taken| taken.contains(&mechanism))
+        let unless_named = mechanism != LoginMechanism::External;
+        self.login_mechanisms.as_ref().map_or(unless_named, |taken| taken.contains(&mechanism))
     }
 
     /// How long a client has to be silent for its maildrop to be taken over; `None` for never.
@@ -370,6 +377,8 @@ mod tests {
         let policy: Policy =
             serde_json::from_str(r#"{"dele":"hide","login_mechanisms":["USER","SCRAM-SHA-256"]}"#).unwrap();
         assert!(policy.takes(LoginMechanism::ScramSha256) && !policy.takes(LoginMechanism::Plain));
+        let nothing = Policy::default();
+        assert!(nothing.takes(LoginMechanism::Plain) && !nothing.takes(LoginMechanism::External));
         let text = serde_json::to_string(&policy).unwrap();
         assert_eq!(text, r#"{"login_mechanisms":["USER","SCRAM-SHA-256"],"dele":"hide"}"#);
         assert!(serde_json::from_str::<Policy>(r#"{"expire":1}"#).is_err());

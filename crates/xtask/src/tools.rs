@@ -51,6 +51,11 @@ pub(crate) fn schemathesis(layout: &Layout) -> anyhow::Result<PathBuf> {
     venv::schemathesis(layout)
 }
 
+/// Finds or installs a Python with the libraries of SASL clients.
+pub(crate) fn sasl(layout: &Layout) -> anyhow::Result<PathBuf> {
+    venv::sasl(layout)
+}
+
 /// Finds or installs the servers, and these programs (with their packages).
 pub(crate) fn provide(layout: &Layout, programs: &[(&str, &str)]) -> anyhow::Result<Servers> {
     let mut missing: Vec<&str> =

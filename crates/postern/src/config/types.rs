@@ -145,7 +145,7 @@ pub(super) fn mechanisms<'de, D: Deserializer<'de>>(
     };
     let unknown = |name: &str| {
         D::Error::custom(format!(
-            "\"{name}\" is none of PLAIN, LOGIN, SCRAM-SHA-256, SCRAM-SHA-1, CRAM-MD5 and APOP"
+            "\"{name}\" is none of PLAIN, LOGIN, SCRAM-SHA-256, SCRAM-SHA-1, EXTERNAL, CRAM-MD5 and APOP"
         ))
     };
     names.iter().map(|name| known(name).ok_or_else(|| unknown(name))).collect()

@@ -11,6 +11,7 @@
 //! | `POSTERN_TEST_PG_BIN` | directory of PostgreSQL's programs, to start a server of one's own |
 //! | `POSTERN_TEST_WEED` | SeaweedFS's binary, to start a server of one's own |
 //! | `POSTERN_TEST_SCHEMATHESIS` | schemathesis, to try the admin API by its OpenAPI document |
+//! | `POSTERN_TEST_SASL` | a Python with `scramp` and `OpenSSL`, to log in with channel binding |
 //! | `POSTERN_TEST_BIN` | the built `postern` |
 //! | `POSTERN_TEST_TMP` | a fresh directory, removed after a run that passed |
 
@@ -59,7 +60,8 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> anyhow::Result<ExitCode> {
     }
     let servers = tools::for_tests(layout)?;
     let schemathesis = tools::schemathesis(layout)?;
-    let fixture = Fixture::start(&dir, &servers, schemathesis)?;
+    let sasl = tools::sasl(layout)?;
+    let fixture = Fixture::start(&dir, &servers, schemathesis, sasl)?;
     if let Some(mut build) = build {
         let status = build.wait()?;
         if !status.success() {
@@ -113,16 +115,17 @@ struct Fixture {
     postgres: Postgres,
     seaweed: Seaweed,
     schemathesis: PathBuf,
+    sasl: PathBuf,
     tmp: PathBuf,
 }
 
 impl Fixture {
-    fn start(dir: &RunDir, servers: &Servers, schemathesis: PathBuf) -> anyhow::Result<Self> {
+    fn start(dir: &RunDir, servers: &Servers, schemathesis: PathBuf, sasl: PathBuf) -> anyhow::Result<Self> {
         let tmp = dir.path().join("tmp");
         fs::create_dir(&tmp).context("create directory for tests")?;
         let seaweed = Seaweed::start(&servers.weed, dir.path().join("s3"))?;
         let postgres = Postgres::start(PostgresOptions::new(&servers.postgres_bin, dir.path().join("pg")))?;
-        Ok(Self { postgres, seaweed, schemathesis, tmp })
+        Ok(Self { postgres, seaweed, schemathesis, sasl, tmp })
     }
 
     fn run(
@@ -150,6 +153,7 @@ impl Fixture {
             .env("POSTERN_TEST_PG_BIN", &servers.postgres_bin)
             .env("POSTERN_TEST_WEED", &servers.weed)
             .env("POSTERN_TEST_SCHEMATHESIS", &self.schemathesis)
+            .env("POSTERN_TEST_SASL", &self.sasl)
             .env("POSTERN_TEST_BIN", binary)
             .env("POSTERN_TEST_TMP", &self.tmp);
     }
