@@ -13,6 +13,7 @@
 mod admin;
 mod bound;
 mod bulk;
+mod caps;
 mod certificates;
 mod clients;
 mod cluster;

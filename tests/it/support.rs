@@ -17,7 +17,7 @@ pub(crate) use http::Http;
 pub(crate) use lmtp::{Lmtp, deliver, try_deliver};
 pub(crate) use network::Network;
 pub(crate) use node::{Node, NodeOptions, TOKEN, write_certificate};
-pub(crate) use pop3::{Pop3, login, unstuffed};
+pub(crate) use pop3::{Pop3, connect_from, login, unstuffed};
 pub(crate) use stores::{Bucket, Database, MASTER_KEY, Stores};
 
 /// The environment `cargo xtask test` gives.

@@ -13,6 +13,7 @@ mod metrics;
 mod networks;
 mod pop3;
 mod proxy;
+mod seats;
 mod sessions;
 mod silence;
 mod stream;
@@ -20,12 +21,13 @@ mod tls;
 mod wire;
 
 pub use drain::{Drain, DrainHandle};
-pub use listen::{Bound, Limits, ListenAddr, ListenAddrError, Server};
+pub use listen::{Bound, ListenAddr, ListenAddrError, Server};
 pub use lmtp::{LmtpConfig, LmtpService};
 pub use metrics::{Metrics, TenantSeries};
 pub use networks::{Network, NetworkError, Networks};
 pub use pop3::{PlaintextAuth, Pop3Config, Pop3Service, Tenancy};
 pub use proxy::ProxyProtocol;
+pub use seats::Limits;
 pub use sessions::Sessions;
 pub use tls::{
     CertificateFiles, ClientAuth, HostCertificates, Reloaded, TicketSecret, TlsConfig, TlsError, TlsIdentity,

@@ -15,8 +15,8 @@ use tracing::{Instrument as _, debug, info, warn};
 
 use crate::{
     drain::DrainHandle,
-    listen::{Refusal, Seat},
     metrics::{Active, Metrics, seconds_since},
+    seats::{Refusal, Seat},
     stream::{Client, Peer, Stream, session_span},
     wire::{End, Wire},
 };

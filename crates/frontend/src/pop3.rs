@@ -23,9 +23,9 @@ use tracing::{Instrument as _, debug, info};
 
 use crate::{
     drain::DrainHandle,
-    listen::{Refusal, Seat},
     metrics::{Active, Listener, Metrics},
     networks::Networks,
+    seats::{Full, Refusal, Seat},
     sessions::{LoggedIn, Sessions},
     stream::{Client, Stream, session_span},
     tls::{Accepted, TlsIdentity},
@@ -275,6 +275,11 @@ impl Pop3Service {
             self.offers(kind) && (bound || !plus) && fit
         };
         Mechanism::ALL.iter().copied().filter(offered).collect()
+    }
+
+    /// Counts a client of this listener that there is no seat for.
+    pub(crate) fn refused(&self, listener: &'static str, full: Full) {
+        self.metrics.pop3.connections_refused.with_label_values(&[listener, full.as_str()]).inc();
     }
 
     fn ended(&self, reason: &'static str) {

@@ -179,6 +179,14 @@ impl Answers {
     }
 }
 
+/// Whether the peer has closed its end, or the connection broke. It is asked of the kernel, for behind octets that nobody
+/// has read yet no read would tell.
+pub(crate) fn is_over(stream: &TcpStream) -> bool {
+    // TCP_ESTABLISHED of <netinet/tcp.h>: all that comes later says that the peer has said its last.
+    const ESTABLISHED: u8 = 1;
+    tcp_info(stream).is_some_and(|info| info[0] != ESTABLISHED)
+}
+
 /// What `TCP_INFO` gives, as much as the kernel has.
 fn tcp_info(stream: &TcpStream) -> Option<[u8; TCP_INFO_OCTETS]> {
     let mut info = [0_u8; TCP_INFO_OCTETS];
@@ -219,7 +227,10 @@ mod tests {
         assert!((400..900).contains(&answers.last.as_millis()), "{answers:?}");
         assert_eq!((answers.unanswered, answers.unacknowledged), (0, 0));
         assert!(!answers.is_silent(Duration::from_millis(500)));
+        assert!(!is_over(&server));
         drop(client);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(is_over(&server));
     }
 
     #[test]

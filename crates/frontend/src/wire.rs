@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     drain::DrainHandle,
     metrics::WireOctets,
-    silence::{Lost, Watch},
+    silence::{self, Lost, Watch},
     stream::Stream,
 };
 
@@ -18,6 +18,8 @@ use crate::{
 pub(crate) const GATHER_OCTETS: usize = 16 * 1024;
 /// A closing peer that does not read its last line is not waited for longer than this.
 const GOODBYE: Duration = Duration::from_secs(5);
+/// How often it is looked whether a client that waits is still there.
+const THERE_PAUSE: Duration = Duration::from_millis(250);
 /// Octets of a closing peer that are read and thrown away at most.
 const LINGER_OCTETS: usize = 1024 * 1024;
 
@@ -123,6 +125,22 @@ impl Wire {
         tokio::select! {
             () = over => Ok(()),
             end = self.told_to_end() => Err(end),
+        }
+    }
+
+    /// Waits as [`pause`](Self::pause) does, and no longer than the client is there. Gives what was left of the pause when
+    /// it went.
+    pub(crate) async fn pause_while_there(&self, pause: Duration) -> Result<Option<Duration>, End> {
+        let over = Instant::now() + pause;
+        loop {
+            let left = over.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            self.pause(left.min(THERE_PAUSE)).await?;
+            if self.stream.as_ref().and_then(Stream::tcp).is_some_and(silence::is_over) {
+                return Ok(Some(over.saturating_duration_since(Instant::now())));
+            }
         }
     }
 

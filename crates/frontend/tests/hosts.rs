@@ -92,12 +92,12 @@ impl Node {
         let identity = TlsIdentity::load(config, tickets).unwrap().with_hosts(hosts);
         let drain = Drain::new();
         let service = Arc::new(service(&store, &blob, identity.clone()));
-        let limits = Limits { connections_max: 100, per_source_max: 0 };
+        let limits = Limits::new(100);
         let mut addrs =
             [Server::Pop3(Arc::clone(&service)), Server::Pop3s(service)].into_iter().map(|server| {
                 let bound = Bound::bind(&ListenAddr::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
                 let addr = bound.local_addr().unwrap().parse().unwrap();
-                server.start(bound, limits, &drain.handle());
+                server.start(bound, &limits, &drain.handle());
                 addr
             });
         let (pop3, pop3s) = (addrs.next().unwrap(), addrs.next().unwrap());

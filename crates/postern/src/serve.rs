@@ -238,23 +238,25 @@ impl Node {
         let pop3_limits = Limits {
             connections_max: self.config.pop3.connections_max,
             per_source_max: self.config.pop3.connections_per_source_max,
+            strangers_per_source_max: self.config.pop3.strangers_per_source_max,
+            uncapped: self.uncapped_networks(),
         };
-        let lmtp_limits = Limits { connections_max: self.config.lmtp.connections_max, per_source_max: 0 };
+        let lmtp_limits = Limits::new(self.config.lmtp.connections_max);
         let proxies = |mode| (mode == ProxyMode::Require).then(|| self.proxies(metrics));
         let drain = self.drain.handle();
         for (kind, listener) in bound {
             match (kind, listener) {
                 (Kind::Pop3, BoundListener::Mail(bound)) => {
                     let proxies = proxies(self.config.pop3.proxy_protocol);
-                    Server::Pop3(Arc::clone(&pop3)).start_behind(proxies, bound, pop3_limits, &drain);
+                    Server::Pop3(Arc::clone(&pop3)).start_behind(proxies, bound, &pop3_limits, &drain);
                 }
                 (Kind::Pop3s, BoundListener::Mail(bound)) => {
                     let proxies = proxies(self.config.pop3s.proxy_protocol);
-                    Server::Pop3s(Arc::clone(&pop3s)).start_behind(proxies, bound, pop3_limits, &drain);
+                    Server::Pop3s(Arc::clone(&pop3s)).start_behind(proxies, bound, &pop3_limits, &drain);
                 }
                 (Kind::Lmtp, BoundListener::Mail(bound)) => {
                     let proxies = proxies(self.config.lmtp.proxy_protocol);
-                    Server::Lmtp(Arc::clone(&lmtp)).start_behind(proxies, bound, lmtp_limits, &drain);
+                    Server::Lmtp(Arc::clone(&lmtp)).start_behind(proxies, bound, &lmtp_limits, &drain);
                 }
                 (_, BoundListener::Admin(listener)) => self.serve_admin(listener)?,
                 (Kind::Admin, BoundListener::Mail(_)) => {}
@@ -265,6 +267,13 @@ impl Node {
 
     fn trusted_networks(&self) -> Networks {
         self.config.proxy.trusted_networks.iter().copied().collect()
+    }
+
+    /// Behind a proxy that is trusted to say who its clients are, it is these that are counted; until it has, it is
+    /// nobody's crowd.
+    fn uncapped_networks(&self) -> Networks {
+        let uncapped = self.config.pop3.uncapped_networks.iter();
+        uncapped.chain(&self.config.proxy.trusted_networks).copied().collect()
     }
 
     fn proxies(&self, metrics: &Metrics) -> ProxyProtocol {

@@ -6,6 +6,8 @@ use maildrop::LoginMechanism;
 use pop3_proto::Verb;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Registry};
 
+use crate::seats::Full;
+
 use super::{Active, WireOctets, counter, durations, gauges, pairs, seconds_since, words};
 
 /// How a login may end; [`Pop3Metrics::logins`] and two histograms share these words.
@@ -52,6 +54,7 @@ impl Listener {
 pub(crate) struct Pop3Metrics {
     sessions_active: IntGaugeVec,
     pub(crate) sessions_ended: IntCounterVec,
+    pub(crate) connections_refused: IntCounterVec,
     /// By verb: looked up once, as commands are many.
     commands: Vec<CommandMetrics>,
     logins: IntCounterVec,
@@ -117,6 +120,13 @@ impl Pop3Metrics {
                 "POP3 sessions by how they ended",
                 "reason",
                 &ENDS,
+            )?,
+            connections_refused: pairs(
+                registry,
+                "pop3_connections_refused_total",
+                "POP3 connections that there was no seat for, by which limit",
+                ["listener", "limit"],
+                [&LISTENERS, &[Full::All.as_str(), Full::Source.as_str(), Full::Strangers.as_str()]],
             )?,
             commands,
             logins: pairs(

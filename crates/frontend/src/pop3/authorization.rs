@@ -1,6 +1,6 @@
 //! AUTHORIZATION: until somebody is who they say, and holds their maildrop's lock.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use auth::{AuthError, Password, Penalty, Verified};
 use maildrop::{Access, LoginMechanism, LoginScope, OpenError, OpenMaildrop, State, TenantId, port::Traffic};
@@ -143,6 +143,7 @@ impl Session<'_> {
                 span.record("tenant.id", tracing::field::display(maildrop.tenant_id()));
                 span.record("mailbox.id", tracing::field::display(maildrop.mailbox_id()));
                 self.tally.user = Some(name.into());
+                self.seat.logged_in();
                 self.lines.set_max_auth_octets(0);
                 self.logged_in = Some(self.service.tenancy.sessions.log_in(self.id));
                 if let Some(logged_in) = &self.logged_in {
@@ -196,10 +197,20 @@ impl Session<'_> {
             "login was refused"
         );
         // A client that does not wait has its answer all the same: it connects again, and waits longer.
-        if let Err(end) = self.wire.pause(delay.delay).await {
+        if let Err(end) = self.wait(delay.delay).await {
             return Err(Refusing::Over(end));
         }
         Err(Refusing::Step(login.refuse(refused.refusal, &mut self.wire.out)))
+    }
+
+    /// Waits before a refusal is told. A client that goes meanwhile gives its place to others, and keeps its source's: it
+    /// has to wait as long for the next try as if it had stayed.
+    async fn wait(&mut self, delay: Duration) -> Result<(), End> {
+        match self.wire.pause_while_there(delay).await? {
+            None => Ok(()),
+            Some(left) if self.seat.owe(left) => Err(End::Gone(std::io::ErrorKind::ConnectionAborted.into())),
+            Some(left) => self.wire.pause(left).await,
+        }
     }
 
     async fn open(&self, login: &str, mechanism: LoginMechanism, how: How) -> Result<OpenMaildrop, Refused> {

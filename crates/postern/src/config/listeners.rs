@@ -12,6 +12,18 @@ use super::{
     types::{Secret, duration, list, mechanisms, optional, parsed, plaintext_auth},
 };
 
+/// Loopback, RFC 1918, RFC 4193, and link-local addresses.
+const PRIVATE: [&str; 8] = [
+    "127.0.0.0/8",
+    "::1",
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "169.254.0.0/16",
+    "fc00::/7",
+    "fe80::/10",
+];
+
 /// POP3 in the clear, with STLS where there is a certificate.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -51,8 +63,16 @@ pub(crate) struct Pop3 {
     pub(crate) write_timeout: Duration,
     /// Connections at once, of this listener and of POP3S each. Default: 20,000.
     pub(crate) connections_max: usize,
-    /// Connections at once from one address; 0 for no limit. Default: 0, for behind a proxy all are one.
+    /// Connections at once from one source (an IPv4 address, an IPv6 /64; four times as many from a /48), of this
+    /// listener and of POP3S each; 0 for no limit. Default: 500.
     pub(crate) connections_per_source_max: usize,
+    /// Those of them that have not logged in; 0 for no limit. Default: 50. There is none for a day after somebody logged
+    /// in from there.
+    pub(crate) strangers_per_source_max: usize,
+    /// Sources without such limits: those behind which there are many. Default: this machine and private networks, where
+    /// balancers are that do not say for whom they connect. Trusted proxies have none either.
+    #[serde(deserialize_with = "list")]
+    pub(crate) uncapped_networks: Vec<Network>,
 }
 
 impl Default for Pop3 {
@@ -72,7 +92,9 @@ impl Default for Pop3 {
             idle_timeout: defaults.idle_timeout,
             write_timeout: defaults.write_timeout,
             connections_max: 20_000,
-            connections_per_source_max: 0,
+            connections_per_source_max: 500,
+            strangers_per_source_max: 50,
+            uncapped_networks: PRIVATE.iter().filter_map(|network| network.parse().ok()).collect(),
         }
     }
 }
