@@ -73,7 +73,9 @@ impl Watch {
         let left = heard.map_or(self.after, |heard| self.after.saturating_sub(heard.last));
         let pause = left.max(self.after / 8).max(LOOK_PAUSE_MIN);
         self.next = Instant::now() + pause;
-        if self.lost || silent == self.noted {
+        // What was noted without an answer is noted again.
+        let is_known = silent == self.noted && !(silent && self.doubt.is_some());
+        if self.lost || is_known {
             return;
         }
         if silent {
@@ -94,7 +96,8 @@ impl Watch {
         }
         match timeout(NOTE_TIMEOUT, self.lock.note(false)).await {
             Ok(Ok(true)) => {
-                self.noted = self.doubt.is_some_and(|doubt| Instant::now() < doubt);
+                self.doubt = self.doubt.filter(|doubt| Instant::now() < *doubt);
+                self.noted = self.doubt.is_some();
                 Ok(())
             }
             Ok(Ok(false)) => {

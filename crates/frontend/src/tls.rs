@@ -154,6 +154,7 @@ impl TlsIdentity {
         let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
         let mut reloaded = Reloaded::default();
         let now = self.now.load_full();
+        let mut good = Vec::with_capacity(now.own.len() + 1);
         let mut tell = |place: usize, error: TlsError| {
             let Some(told) = bad.get_mut(place) else { return };
             let text = error.to_string();
@@ -163,8 +164,10 @@ impl TlsIdentity {
             *told = Some(text);
         };
         let terms = match Terms::new(&self.config.clients, self.tickets.clone()) {
-            Ok(terms) if terms.are_for_clients_of(&now.terms) => Arc::clone(&now.terms),
-            Ok(terms) => Arc::new(terms),
+            Ok(terms) => {
+                good.push(now.own.len());
+                if terms.are_for_clients_of(&now.terms) { Arc::clone(&now.terms) } else { Arc::new(terms) }
+            }
             Err(error) => {
                 tell(now.own.len(), error);
                 Arc::clone(&now.terms)
@@ -172,7 +175,7 @@ impl TlsIdentity {
         };
         let other_terms = !Arc::ptr_eq(&terms, &now.terms);
         let mut own = Vec::with_capacity(now.own.len());
-        let (mut good, mut changed) = (Vec::new(), other_terms);
+        let mut changed = other_terms;
         for (place, (files, former)) in self.config.files().zip(&now.own).enumerate() {
             let found = files.read().and_then(|content| {
                 let fingerprint = content.fingerprint();

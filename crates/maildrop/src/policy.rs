@@ -1,6 +1,6 @@
 //! What a tenant's mail may do: limits of the tenant as a whole, and the policy of its mailboxes.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -60,7 +60,8 @@ pub struct Policy {
     #[cfg_attr(feature = "schema", schema(maximum = 86400))]
     pub login_delay_secs: Option<u32>,
     /// Seconds of silence of a session's client, without an answer to anything that is sent to it, after which a login
-    /// with the same credential takes its maildrop over; it is refused as in use until then. 0: never. Default: 30.
+    /// with the same credential takes its maildrop over; it is refused as in use until then. Less than 5 counts as 5;
+    /// 0: never. Default: 30.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(maximum = 3600))]
     pub takeover_after_secs: Option<u32>,
@@ -259,8 +260,8 @@ impl Policy {
         if self.login_delay_secs.is_some_and(|secs| secs > LOGIN_DELAY_MAX) {
             return Some(("login_delay_secs", "is a day (86400) at most"));
         }
-        if self.takeover_after_secs.is_some_and(|secs| secs != 0 && !TAKEOVER_AFTER.contains(&secs)) {
-            return Some(("takeover_after_secs", "is 0 (never), or 5 to 3600"));
+        if self.takeover_after_secs.is_some_and(|secs| secs > TAKEOVER_AFTER_SECS_MAX) {
+            return Some(("takeover_after_secs", "is an hour (3600) at most"));
         }
         if octets(self.octets_out_per_second) {
             return Some(("octets_out_per_second", "is less than 2^63"));
@@ -287,7 +288,7 @@ impl Policy {
     /// How long a client has to be silent for its maildrop to be taken over; `None` for never.
     pub fn takeover_after(&self) -> Option<Duration> {
         let secs = self.takeover_after_secs.unwrap_or(TAKEOVER_AFTER_SECS);
-        (secs > 0).then(|| Duration::from_secs(secs.into()))
+        (secs > 0).then(|| Duration::from_secs(secs.max(TAKEOVER_AFTER_SECS_MIN).into()))
     }
 
     /// Whether this workaround is wanted.
@@ -332,8 +333,10 @@ impl TenantLimits {
 
 /// A hundred years.
 const DAYS_MAX: u32 = 36_500;
-/// Under the least, no two questions would have gone unanswered; over the most, autologout is sooner.
-const TAKEOVER_AFTER: RangeInclusive<u32> = 5..=3600;
+/// Within less, no two questions go unanswered: they are seconds apart.
+const TAKEOVER_AFTER_SECS_MIN: u32 = 5;
+/// Autologout is sooner than more.
+const TAKEOVER_AFTER_SECS_MAX: u32 = 3600;
 /// Three questions at intervals of ten seconds: a phone that has lost its network has often not found another one sooner.
 const TAKEOVER_AFTER_SECS: u32 = 30;
 /// A day.
@@ -392,8 +395,9 @@ mod tests {
         assert_eq!(problem(Policy { expire_days: Some(0), ..Policy::default() }), Some("expire_days"));
         let takeover = |secs| Policy { takeover_after_secs: Some(secs), ..Policy::default() };
         assert_eq!((problem(takeover(0)), takeover(0).takeover_after()), (None, None));
-        assert_eq!(problem(takeover(4)), Some("takeover_after_secs"));
-        assert_eq!(takeover(5).takeover_after(), Some(Duration::from_secs(5)));
+        assert_eq!(problem(takeover(3601)), Some("takeover_after_secs"));
+        assert_eq!(takeover(1).takeover_after(), Some(Duration::from_secs(5)));
+        assert_eq!(Policy::default().takeover_after(), Some(Duration::from_secs(30)));
         assert_eq!(
             problem(Policy { greeting: Some("a\r\nb".into()), ..Policy::default() }),
             Some("greeting")

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::digest::{Context, SHA256};
 use rustls::{
     client::verify_server_name,
     crypto::CryptoProvider,
@@ -91,13 +91,14 @@ impl Content {
 
 /// A hash of these octets, each as long as it is.
 pub(super) fn fingerprint(parts: &[&[u8]]) -> [u8; 32] {
-    let mut octets = Zeroizing::new(Vec::new());
+    // Nothing is copied: some of it is secret.
+    let mut context = Context::new(&SHA256);
     for part in parts {
-        octets.extend_from_slice(&(part.len() as u64).to_be_bytes());
-        octets.extend_from_slice(part);
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
     }
     let mut hash = [0; 32];
-    hash.copy_from_slice(digest(&SHA256, &octets).as_ref());
+    hash.copy_from_slice(context.finish().as_ref());
     hash
 }
 
