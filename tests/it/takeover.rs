@@ -8,7 +8,7 @@ use crate::support::{Network, Node, NodeOptions, Pop3, deliver, login, message, 
 
 /// Two nodes that can be reached from other networks, and a mailbox whose sessions are taken over after `secs`.
 fn two_nodes(secs: u32) -> (Node, Node, String) {
-    let options = NodeOptions { from_elsewhere: true, ..NodeOptions::servers() };
+    let options = NodeOptions { from_elsewhere: true, tls: true, ..NodeOptions::servers() };
     let (first, a) = Node::start(&options).with_mailbox("a");
     let policy = json!({ "policy": { "takeover_after_secs": secs, "plaintext_login": true } });
     let (status, answer) = first.http().json("PATCH", "/v1/tenants/one", &policy);
@@ -49,7 +49,8 @@ fn a_client_that_lost_its_network_takes_its_maildrop_over() {
     let (first, second, a) = two_nodes(5);
     deliver(first.lmtp, &a, &message("kept", 500));
     let network = Network::new();
-    let mut old = network.connect(first.pop3.port());
+    // As most do, over TLS: it is the connection below that tells.
+    let mut old = network.connect_tls(first.pop3s.port());
     assert!(log_in(&mut old, &a, "pw").starts_with("+OK"));
     old.ok("DELE 1");
     network.cut();

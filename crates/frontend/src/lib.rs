@@ -17,6 +17,7 @@ mod seats;
 mod sessions;
 mod silence;
 mod stream;
+mod tcp_info;
 mod tls;
 mod wire;
 

@@ -9,8 +9,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     drain::DrainHandle,
     metrics::WireOctets,
-    silence::{self, Lost, Watch},
+    silence::{Lost, Watch},
     stream::Stream,
+    tcp_info,
 };
 
 /// Replies are gathered up to this before they are written: enough to fill a few segments. A client that does
@@ -138,7 +139,7 @@ impl Wire {
                 return Ok(None);
             }
             self.pause(left.min(THERE_PAUSE)).await?;
-            if self.stream.as_ref().and_then(Stream::tcp).is_some_and(silence::is_over) {
+            if self.stream.as_ref().and_then(Stream::tcp).is_some_and(tcp_info::is_over) {
                 return Ok(Some(over.saturating_duration_since(Instant::now())));
             }
         }

@@ -13,8 +13,10 @@ use super::{Pop3, run};
 
 /// Connects, and carries octets both ways.
 const CARRY: &str = "
-import os, socket, sys, threading
+import os, socket, ssl, sys, threading
 s = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+if sys.argv[3] == 'tls':
+    s = ssl._create_unverified_context().wrap_socket(s)
 def down():
     while octets := s.recv(65536):
         os.write(1, octets)
@@ -34,17 +36,26 @@ impl Network {
     /// Lays a cable to a new one.
     pub(crate) fn new() -> Self {
         static COUNT: AtomicU16 = AtomicU16::new(0);
-        // Several test processes may run at once: each has subnets by its own number, in the range for benchmarks
-        // (RFC 2544), which nobody has.
-        let (process, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let subnet = (process as u16).wrapping_mul(8).wrapping_add(count) & 0x3fff;
+        // Several test processes may run at once, and one that was killed leaves its own behind: each has subnets by its
+        // own number, in the range for benchmarks (RFC 2544), which nobody has, and takes the first that is free.
+        let (process, count) = (std::process::id(), COUNT.fetch_add(8, Ordering::Relaxed));
+        let first = (process as u16).wrapping_mul(64).wrapping_add(count);
+        let added = |subnet: &u16| {
+            Command::new("ip")
+                .args(["netns", "add", &format!("pt{subnet}")])
+                .output()
+                .unwrap()
+                .status
+                .success()
+        };
+        let mut subnets = (0..64).map(|next| first.wrapping_add(next) & 0x3fff);
+        let subnet = subnets.find(added).expect("a network namespace needs root");
         let at = |host: u16| {
             let [high, low] = (subnet << 2 | host).to_be_bytes();
             Ipv4Addr::new(198, 18, high, low)
         };
         let this = Self { name: format!("pt{subnet}"), host: at(1) };
         let name = &this.name;
-        ip(&format!("netns add {name}"));
         ip(&format!("link add {name}h type veth peer name {name}c netns {name}"));
         ip(&format!("address add {}/30 dev {name}h", this.host));
         ip(&format!("link set {name}h up"));
@@ -64,9 +75,18 @@ impl Network {
 
     /// Connects from there to this port of the host's.
     pub(crate) fn connect(&self, port: u16) -> Pop3 {
+        self.connect_by(port, "plain")
+    }
+
+    /// The same, over TLS.
+    pub(crate) fn connect_tls(&self, port: u16) -> Pop3 {
+        self.connect_by(port, "tls")
+    }
+
+    fn connect_by(&self, port: u16, how: &str) -> Pop3 {
         let mut child = Command::new("ip")
             .args(["netns", "exec", &self.name, "python3", "-c", CARRY])
-            .args([self.host.to_string(), port.to_string()])
+            .args([&self.host.to_string(), &port.to_string(), how])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -77,10 +77,11 @@ impl Node {
             xtask::services::free_ports().unwrap().map(|port: u16| SocketAddr::from(([127, 0, 0, 1], port)));
         let at = |name: &str| dir.path().join(name).display().to_string();
         fs::write(dir.path().join("admin-token"), TOKEN).unwrap();
-        let (listen, plaintext) = if options.from_elsewhere {
-            (SocketAddr::from(([0, 0, 0, 0], pop3.port())), "plaintext_auth = \"always\"\n")
+        let everywhere = |addr: SocketAddr| SocketAddr::from(([0, 0, 0, 0], addr.port()));
+        let (listen, listen_tls, plaintext) = if options.from_elsewhere {
+            (everywhere(pop3), everywhere(pop3s), "plaintext_auth = \"always\"\n")
         } else {
-            (pop3, "")
+            (pop3, pop3s, "")
         };
         let mut text = format!(
             "[pop3]\nlisten = [\"{listen}\"]\n{plaintext}[lmtp]\nlisten = [\"{lmtp}\", \"unix:{}\"]\n\
@@ -94,7 +95,7 @@ impl Node {
         if options.tls {
             write_certificate(dir.path());
             text += &format!(
-                "[pop3s]\nlisten = [\"{pop3s}\"]\n[tls]\ncertificate_file = \"{}\"\nkey_file = \"{}\"\n",
+                "[pop3s]\nlisten = [\"{listen_tls}\"]\n[tls]\ncertificate_file = \"{}\"\nkey_file = \"{}\"\n",
                 at("cert.pem"),
                 at("key.pem")
             );
