@@ -329,7 +329,7 @@ fn each_listener_has_its_own_certificate_and_clients() {
     certify(dir.path(), "phone", "/CN=phone", "email:a@one.test", "2");
     let at = |name: &str| dir.path().join(name).display().to_string();
     let extra = format!(
-        "[pop3]\ncertificate_file = \"{}\"\nkey_file = \"{}\"\n[pop3s]\nclient_auth = \"required\"\nclient_ca_file = \"{}\"\n",
+        "[tls]\nreload_interval = \"200ms\"\n[pop3]\ncertificate_file = \"{}\"\nkey_file = \"{}\"\n[pop3s]\nclient_auth = \"required\"\nclient_ca_file = \"{}\"\n",
         at("pop3.pem"),
         at("pop3-key.pem"),
         at("ca.pem")
@@ -351,4 +351,23 @@ fn each_listener_has_its_own_certificate_and_clients() {
         let other = s_client(&node, &[version, "-cert", &own[0], "-key", &own[1]]);
         assert!(!other.contains("+OK"), "{other}");
     }
+    // Authorities change, too: whose tickets were good is asked again. Bad ones leave the former.
+    let ticket = at("ticket");
+    let phone = |more: &[&str]| {
+        let (cert, key) = (at("phone.pem"), at("phone-key.pem"));
+        s_client(&node, &[&["-tls1_3", "-cert", &cert, "-key", &key], more].concat())
+    };
+    assert!(phone(&["-sess_out", &ticket]).contains("New, TLSv1.3"));
+    assert!(phone(&["-sess_in", &ticket]).contains("Reused, TLSv1.3"));
+    let good = fs::read(at("ca.pem")).unwrap();
+    fs::write(at("ca.pem"), "garbage").unwrap();
+    wait_for("the refusal in the log", Duration::from_secs(10), || {
+        node.log().contains("holds no certificate").then_some(())
+    });
+    assert!(phone(&[]).contains("+OK"));
+    authority(dir.path());
+    wait_for("other authorities", Duration::from_secs(10), || (!phone(&[]).contains("+OK")).then_some(()));
+    assert!(!phone(&["-sess_in", &ticket]).contains("+OK"), "not by a ticket either");
+    fs::write(at("ca.pem"), good).unwrap();
+    wait_for("the former authorities", Duration::from_secs(10), || phone(&[]).contains("+OK").then_some(()));
 }

@@ -270,9 +270,10 @@ impl Pop3Service {
         let bound = wire.channel_bindings().any();
         let offered = |mechanism: &Mechanism| {
             let (kind, plus) = sasl::kind(*mechanism);
-            // EXTERNAL is nothing to who showed no certificate that names a mailbox (RFC 4422 appendix A).
-            let fit = kind != LoginMechanism::External || !wire.client_addresses().is_empty();
-            self.offers(kind) && (bound || !plus) && fit
+            self.offers(kind)
+                && (bound || !plus)
+                // It is nothing to who showed no certificate that names a mailbox (RFC 4422 appendix A).
+                && (kind != LoginMechanism::External || !wire.client_addresses().is_empty())
         };
         Mechanism::ALL.iter().copied().filter(offered).collect()
     }
