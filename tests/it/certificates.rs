@@ -365,9 +365,15 @@ fn each_listener_has_its_own_certificate_and_clients() {
         node.log().contains("holds no certificate").then_some(())
     });
     assert!(phone(&[]).contains("+OK"));
+    // Even where the certificate itself cannot be read at that moment, and the former one goes on.
+    let own = fs::read(node.dir.path().join("cert.pem")).unwrap();
+    fs::write(node.dir.path().join("cert.pem"), "garbage").unwrap();
     authority(dir.path());
     wait_for("other authorities", Duration::from_secs(10), || (!phone(&[]).contains("+OK")).then_some(()));
     assert!(!phone(&["-sess_in", &ticket]).contains("+OK"), "not by a ticket either");
+    fs::write(node.dir.path().join("cert.pem"), own).unwrap();
+    std::thread::sleep(Duration::from_millis(600));
+    assert!(!phone(&[]).contains("+OK"), "nor where it was read again");
     fs::write(at("ca.pem"), good).unwrap();
     wait_for("the former authorities", Duration::from_secs(10), || phone(&[]).contains("+OK").then_some(()));
 }

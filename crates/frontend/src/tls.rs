@@ -198,7 +198,9 @@ impl TlsIdentity {
                 }
                 Err(error) => {
                     tell(place, error);
-                    own.push(former.clone());
+                    // The former certificate, but not for the former clients.
+                    let under_terms = other_terms.then(|| former.1.under(&terms).ok()).flatten();
+                    own.push((former.0, under_terms.unwrap_or_else(|| former.1.clone())));
                 }
             }
         }

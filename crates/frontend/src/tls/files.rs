@@ -29,6 +29,9 @@ use super::{
 /// No certificate, key or response has more.
 const FILE_OCTETS_MAX: u64 = 1024 * 1024;
 
+/// Whose certificates these are: the node's, for which tickets are good on all nodes.
+const SCOPE: &[u8] = b"own";
+
 /// The files of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateFiles {
@@ -106,6 +109,7 @@ pub(super) fn fingerprint(parts: &[&[u8]]) -> [u8; 32] {
 #[derive(Debug, Clone)]
 pub(super) struct FromFiles {
     pub(super) served: Arc<Served>,
+    presents: Presents,
     /// What of it is no reason not to use it: the OCSP response cannot be, or it has expired.
     pub(super) complaint: Option<String>,
     /// When it ceases to be valid: seconds since 1970.
@@ -145,7 +149,14 @@ impl FromFiles {
             complaint = Some(format!("{}: is not valid now", files.chain.display()));
         }
         let presents = Presents::new(chain, key, staple, &terms.provider)?;
-        Ok(Self { served: Arc::new(terms.serve(leaf, presents, b"own")?), complaint, not_after })
+        let served = Arc::new(terms.serve(leaf, presents.clone(), SCOPE)?);
+        Ok(Self { served, presents, complaint, not_after })
+    }
+
+    /// The same certificate under other terms.
+    pub(super) fn under(&self, terms: &Terms) -> Result<Self, TlsError> {
+        let served = terms.serve(self.served.leaf.clone(), self.presents.clone(), SCOPE)?;
+        Ok(Self { served: Arc::new(served), ..self.clone() })
     }
 
     /// Whether this certificate is for `host`.

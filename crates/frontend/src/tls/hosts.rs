@@ -71,6 +71,8 @@ struct Answer {
 pub(super) struct Host {
     /// What is presented to its clients.
     pub(super) served: Arc<Served>,
+    /// Under these terms. Once there are others it is presented no longer.
+    terms: Arc<Terms>,
     /// The tenant's greeting, if it has one.
     pub(super) greeting: Option<Arc<str>>,
 }
@@ -91,8 +93,6 @@ impl HostCertificates {
     /// From now on they are presented under these terms.
     pub(super) fn present_under(&self, terms: &Arc<Terms>) {
         self.shared.terms.store(Arc::clone(terms));
-        self.shared.hosts.invalidate_all();
-        self.shared.last.invalidate_all();
     }
 
     /// The tenant's host of this name, if it is one and can be served.
@@ -102,7 +102,9 @@ impl HostCertificates {
             .hosts
             .entry_by_ref(host)
             // The cache lets go of what has grown old when it finds the time, and knows no failures.
-            .or_insert_with_if(Slot::default, |slot| slot.get().is_some_and(Answer::is_over))
+            .or_insert_with_if(Slot::default, |slot| {
+                slot.get().is_some_and(|answer| answer.is_over() || !self.shared.is_under_terms(answer))
+            })
             .into_value();
         slot.get_or_init(|| self.shared.look_up(host)).await.host.clone()
     }
@@ -121,6 +123,14 @@ impl Answer {
 }
 
 impl Shared {
+    fn is_under_terms(&self, answer: &Answer) -> bool {
+        answer.host.as_ref().is_none_or(|host| self.has_terms_of(host))
+    }
+
+    fn has_terms_of(&self, host: &Host) -> bool {
+        Arc::ptr_eq(&host.terms, &self.terms.load())
+    }
+
     async fn look_up(&self, name: &str) -> Answer {
         let found = match tokio::time::timeout(LOOKUP_TIMEOUT, self.find(name)).await {
             Ok(found) => found,
@@ -136,6 +146,7 @@ impl Shared {
             }
             Err(error) => {
                 let last = if passes(&error) { self.last.get(name) } else { None };
+                let last = last.filter(|host| self.has_terms_of(host));
                 warn!(
                     host = name,
                     error = error.as_ref() as &dyn std::error::Error,
@@ -161,7 +172,7 @@ impl Shared {
         let terms = self.terms.load_full();
         let presents = Presents::new(chain, key, None, &terms.provider)?;
         let served = terms.serve(leaf, presents, tenant.as_uuid().as_bytes())?;
-        Ok(Some(Arc::new(Host { served: Arc::new(served), greeting: greeting.map(Arc::from) })))
+        Ok(Some(Arc::new(Host { served: Arc::new(served), terms, greeting: greeting.map(Arc::from) })))
     }
 }
 

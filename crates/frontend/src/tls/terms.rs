@@ -128,7 +128,7 @@ impl Terms {
 }
 
 /// Presents one certificate, with its OCSP response while that is fresh.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Presents {
     bare: Arc<CertifiedKey>,
     stapled: Option<(Arc<CertifiedKey>, Staple)>,
