@@ -11,7 +11,10 @@
 )]
 
 mod admin;
+mod bound;
 mod bulk;
+mod caps;
+mod certificates;
 mod clients;
 mod cluster;
 mod configuration;
@@ -35,6 +38,7 @@ mod sasl;
 mod secrets;
 mod storm;
 mod support;
+mod takeover;
 mod telemetry;
 mod tenancy;
 mod tls;

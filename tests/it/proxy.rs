@@ -11,10 +11,9 @@ use std::{
 
 use rustls::{ClientConnection, StreamOwned, pki_types::ServerName};
 use serde_json::{Value, json};
-use socket2::{Domain, Socket, Type};
 
 use crate::support::{
-    Lmtp, Node, NodeOptions, Pop3, deliver, message, run,
+    Lmtp, Node, NodeOptions, Pop3, connect_from, deliver, message, run,
     tls::{client, encrypt, line},
     wait_for,
 };
@@ -51,16 +50,6 @@ fn version_2_with_tls(client: &str) -> Vec<u8> {
         0x11,
         &[&address[..], &tlv(0x20, &ssl), &tlv(0x05, b"conn-1"), &tlv(0x02, b"mail.test")].concat(),
     )
-}
-
-/// A connection from an address of this machine.
-fn connect_from(source: [u8; 4], to: SocketAddr) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
-    socket.connect(&to.into()).unwrap();
-    let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    stream
 }
 
 /// A connection that begins with these octets, sent as one.

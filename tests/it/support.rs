@@ -4,6 +4,7 @@ mod dice;
 mod http;
 pub(crate) mod ldap;
 mod lmtp;
+mod network;
 mod node;
 pub(crate) mod oidc;
 mod pop3;
@@ -18,8 +19,9 @@ use std::{
 pub(crate) use dice::Dice;
 pub(crate) use http::Http;
 pub(crate) use lmtp::{Lmtp, deliver, try_deliver};
+pub(crate) use network::Network;
 pub(crate) use node::{Node, NodeOptions, TOKEN, write_certificate};
-pub(crate) use pop3::{Pop3, login, unstuffed};
+pub(crate) use pop3::{Pop3, connect_from, login, unstuffed};
 pub(crate) use stores::{Bucket, Database, MASTER_KEY, Stores};
 
 /// The environment `cargo xtask test` gives.

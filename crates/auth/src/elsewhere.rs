@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use maildrop::{
-    Address, LoginScope,
+    Address, Credential, LoginScope,
     port::{Account, Clock as _, LoginDomain, LoginLookup, SystemClock},
 };
 
@@ -37,7 +37,12 @@ impl Authenticator {
                     Some(remember) if remember.is_zero() => Verified::of(&account),
                     remember => {
                         let until = remember.map(|remember| SystemClock.now() + remember);
-                        self.remember(&account, address, password, LoginScope::Full, until)
+                        self.remember(
+                            &account,
+                            address,
+                            password,
+                            (Credential::Password, LoginScope::Full, until),
+                        )
                     }
                 };
                 if !backend.offline.is_zero() {
@@ -93,7 +98,7 @@ impl Authenticator {
         match account {
             Some(account) if good => {
                 self.count("token", "good");
-                Ok(Verified::of(&account))
+                Ok(by_token(&account))
             }
             _ => {
                 self.count("token", "refused");
@@ -122,7 +127,7 @@ impl Authenticator {
                 && domain.is_some_and(|domain| domain.tenant == of_host.tenant)
             {
                 self.count("token", "good");
-                return Ok((address.to_string(), Verified::of(&account)));
+                return Ok((address.to_string(), by_token(&account)));
             }
         }
         self.count("token", "refused");
@@ -137,4 +142,11 @@ impl Authenticator {
         let backends = self.backends.as_ref().ok_or(AuthError::Unavailable(None))?;
         backends.of(domain.tenant, domain.login_version).await.map(Some)
     }
+}
+
+/// A login to this account by a token.
+fn by_token(account: &Account) -> Verified {
+    let mut verified = Verified::of(account);
+    verified.access.credential = Credential::Token;
+    verified
 }

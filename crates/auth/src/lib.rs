@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use hasher::Verdict;
 use maildrop::{
-    Access, Address, CredentialId, FairGate, LoginScope, State, TenantId, party_of,
+    Access, Address, Credential, CredentialId, FairGate, LoginScope, State, TenantId, party_of,
     port::{Account, Clock as _, Directory, IndexError, LoginLookup, SystemClock},
 };
 
@@ -62,6 +62,7 @@ impl Verified {
                 mailbox: account.mailbox,
                 tenant_revision: account.tenant_revision,
                 credential_version: account.credential_version,
+                credential: Credential::Password,
                 scope: LoginScope::Full,
                 rules: Arc::clone(&account.rules),
             },
@@ -177,7 +178,8 @@ impl Authenticator {
             account.app_passwords.iter().find(|app| app_password::is(password, &app.hash))
         });
         if let (Some(account), Some(address), Some(app)) = (&account, &address, app) {
-            let verified = self.remember(account, address, password, app.scope, app.expires_at);
+            let by = (Credential::App(app.id), app.scope, app.expires_at);
+            let verified = self.remember(account, address, password, by);
             self.touch(account, app.id);
             self.count("app_password", "good");
             return Ok(verified);
@@ -198,7 +200,8 @@ impl Authenticator {
         self.count("internal", if verdict == Verdict::Wrong { "refused" } else { "good" });
         match (account, address, verdict) {
             (Some(account), Some(address), Verdict::Good { outdated }) => {
-                let verified = self.remember(&account, &address, password, LoginScope::Full, None);
+                let by = (Credential::Password, LoginScope::Full, None);
+                let verified = self.remember(&account, &address, password, by);
                 if outdated {
                     self.upgrade(account.clone(), password.clone());
                 }
@@ -228,11 +231,10 @@ impl Authenticator {
         account: &Account,
         address: &Address,
         password: &Password,
-        scope: LoginScope,
-        until: Option<OffsetDateTime>,
+        (credential, scope, until): (Credential, LoginScope, Option<OffsetDateTime>),
     ) -> Verified {
         let mut verified = Verified::of(account);
-        verified.access.scope = scope;
+        (verified.access.credential, verified.access.scope) = (credential, scope);
         verified.until = until;
         self.verified.insert(address, password, verified.clone());
         verified

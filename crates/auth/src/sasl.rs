@@ -7,6 +7,7 @@
 
 mod bearer;
 mod cram;
+mod external;
 mod plain;
 mod scram;
 mod verifiers;
@@ -57,6 +58,8 @@ pub struct Exchange {
     plus: bool,
     plus_offered: bool,
     bindings: ChannelBindings,
+    /// Mail addresses in the certificate that the client showed.
+    addresses: Vec<String>,
     /// Named in challenges.
     hostname: String,
     login: Option<String>,
@@ -109,8 +112,8 @@ impl Exchange {
         hostname: &str,
     ) -> Self {
         let hostname = hostname.to_owned();
-        let (login, default_domain, state) = (None, None, State::Start);
-        Self { mechanism, plus, plus_offered, bindings, hostname, login, default_domain, state }
+        let (addresses, login, default_domain, state) = (Vec::new(), None, None, State::Start);
+        Self { mechanism, plus, plus_offered, bindings, addresses, hostname, login, default_domain, state }
     }
 
     /// The same, where names without a domain are of this one.
@@ -122,6 +125,12 @@ impl Exchange {
     /// A name with its domain.
     fn named(&self, login: &str) -> String {
         at_domain(login.to_owned(), self.default_domain.as_deref())
+    }
+
+    /// With a client that showed a certificate with these mail addresses, which was verified.
+    #[must_use]
+    pub fn with_addresses(self, addresses: Vec<String>) -> Self {
+        Self { addresses, ..self }
     }
 
     /// The name the client gave, once it did. It is the client's word until there is a [`SaslReply::Verified`].
@@ -151,6 +160,7 @@ impl Exchange {
                 LoginMechanism::OauthBearer | LoginMechanism::Xoauth2 => {
                     self.bearer(authenticator, response).await
                 }
+                LoginMechanism::External => self.external(authenticator, response).await,
                 LoginMechanism::User | LoginMechanism::Apop => Err(bad()),
             },
             State::BearerRefused(error) => Err(error),
@@ -241,6 +251,18 @@ impl Exchange {
     fn prompt(&mut self, prompt: &[u8]) -> SaslReply {
         self.state = State::Start;
         SaslReply::Challenge(prompt.to_vec())
+    }
+
+    async fn external(
+        &mut self,
+        authenticator: &Authenticator,
+        response: Option<&[u8]>,
+    ) -> Result<SaslReply, AuthError> {
+        let Some(response) = response else { return Ok(self.prompt(b"")) };
+        let authzid = external::authzid(response).map_err(|Malformed| bad())?;
+        let (login, verified) = authenticator.verify_external(&self.addresses, authzid).await;
+        self.login = Some(login);
+        Ok(SaslReply::Verified(Box::new(verified?)))
     }
 
     fn cram_challenge(&mut self, response: Option<&[u8]>) -> Result<SaslReply, AuthError> {

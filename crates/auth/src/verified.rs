@@ -123,6 +123,7 @@ mod tests {
             mailbox: MailboxId::generate(),
             tenant_revision: 1,
             credential_version: 1,
+            credential: maildrop::Credential::Password,
             scope: LoginScope::Full,
             rules: Arc::default(),
         };
@@ -144,6 +145,7 @@ mod tests {
             tenant: TenantId::generate(),
             mailbox: MailboxId::generate(),
             tenant_revision: 1,
+            credential: maildrop::Credential::Password,
             credential_version: 1,
             scope: LoginScope::Full,
             rules: Arc::default(),

@@ -12,17 +12,23 @@ mod lmtp;
 mod metrics;
 mod pop3;
 mod proxy;
+mod seats;
 mod sessions;
+mod silence;
 mod stream;
+mod tcp_info;
 mod tls;
 mod wire;
 
 pub use auth::{Network, NetworkError, Networks};
 pub use drain::{Drain, DrainHandle};
-pub use listen::{Bound, Limits, ListenAddr, ListenAddrError, Server};
+pub use listen::{Bound, ListenAddr, ListenAddrError, Server};
 pub use lmtp::{LmtpConfig, LmtpService};
 pub use metrics::{Metrics, TenantSeries};
 pub use pop3::{PlaintextAuth, Pop3Config, Pop3Service, Tenancy};
 pub use proxy::ProxyProtocol;
+pub use seats::Limits;
 pub use sessions::Sessions;
-pub use tls::{HostCertificates, TlsError, TlsIdentity};
+pub use tls::{
+    CertificateFiles, ClientAuth, HostCertificates, Reloaded, TicketSecret, TlsConfig, TlsError, TlsIdentity,
+};

@@ -1,21 +1,17 @@
 //! Listening, and how many may be connected.
 
 use std::{
-    collections::HashMap,
     fs, io,
     net::{IpAddr, SocketAddr},
     os::unix::fs::FileTypeExt as _,
     path::PathBuf,
     str::FromStr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::{
-    net::{TcpListener, TcpSocket, TcpStream, UnixListener},
-    sync::{OwnedSemaphorePermit, Semaphore},
-};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener};
 use tracing::{debug, warn};
 
 use crate::{
@@ -23,6 +19,7 @@ use crate::{
     lmtp::LmtpService,
     pop3::Pop3Service,
     proxy::ProxyProtocol,
+    seats::{Full, Limits, Place, Seats},
     stream::{Client, Peer, Stream},
 };
 
@@ -60,19 +57,6 @@ impl FromStr for ListenAddr {
             None => text.parse().map(Self::Tcp).map_err(|_| ListenAddrError(text.into())),
         }
     }
-}
-
-/// Connections without a seat that are told so at once; past that they are closed without a word, for each
-/// costs a descriptor for as long as it takes.
-const REFUSALS_MAX: usize = 64;
-
-/// How many may be connected to one listener.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Connections at once.
-    pub connections_max: usize,
-    /// Connections at once from one address; 0 for no limit (behind a proxy all come from one).
-    pub per_source_max: usize,
 }
 
 /// A socket that listens. Binding is separate from serving, so that a port that is taken is known at once.
@@ -134,7 +118,7 @@ pub enum Server {
 
 impl Server {
     /// Serves `bound` until the drain begins.
-    pub fn start(self, bound: Bound, limits: Limits, drain: &DrainHandle) {
+    pub fn start(self, bound: Bound, limits: &Limits, drain: &DrainHandle) {
         self.start_behind(None, bound, limits, drain);
     }
 
@@ -144,11 +128,20 @@ impl Server {
         self,
         proxies: Option<ProxyProtocol>,
         bound: Bound,
-        limits: Limits,
+        limits: &Limits,
         drain: &DrainHandle,
     ) {
         let door = Door { server: self, seats: Seats::new(limits), proxies, drain: drain.clone() };
         drain.spawn(Arc::new(door).accept(bound));
+    }
+
+    /// Counts a client that there is no seat for.
+    fn refused(&self, full: Full) {
+        match self {
+            Self::Pop3(service) | Self::Pop3s(service) => service.refused(self.section(), full),
+            // Its sessions are counted by how they end.
+            Self::Lmtp(_) => {}
+        }
     }
 
     /// The listener's word in metrics and log: its section of the configuration.
@@ -217,12 +210,15 @@ impl Door {
 
     /// Serves a client, or refuses to where there is no place or no seat.
     fn seat(&self, stream: Stream, client: Client, place: Option<Place>) {
-        let seat = match place.and_then(|place| self.seats.take(place, client.peer)) {
-            Some(seat) => Ok(seat),
-            None => match Arc::clone(&self.seats.refusals).try_acquire_owned() {
-                Ok(refusal) => Err(refusal),
-                Err(_) => return,
-            },
+        let seat = match self.seats.take(place, client.peer) {
+            Ok(seat) => Ok(seat),
+            Err(full) => {
+                self.server.refused(full);
+                match Arc::clone(&self.seats.refusals).try_acquire_owned() {
+                    Ok(refusal) => Err(refusal),
+                    Err(_) => return,
+                }
+            }
         };
         let (drain, drain_of_task) = (&self.drain, self.drain.clone());
         match &self.server {
@@ -273,104 +269,6 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// The seats of one listener.
-#[derive(Debug)]
-struct Seats {
-    all: Arc<Semaphore>,
-    refusals: Arc<Semaphore>,
-    sources: Arc<Sources>,
-}
-
-/// How many connections there are from each address; none are counted where there is no limit.
-#[derive(Debug)]
-struct Sources {
-    each_max: usize,
-    counts: Mutex<HashMap<IpAddr, usize>>,
-}
-
-/// A place among all connections of a listener: the first half of a seat.
-type Place = OwnedSemaphorePermit;
-
-/// Leave to refuse a connection with a word, held while that takes.
-pub(crate) type Refusal = OwnedSemaphorePermit;
-
-/// A seat that is taken until dropped.
-#[derive(Debug)]
-pub(crate) struct Seat {
-    _place: Place,
-    /// The address it is counted for.
-    source: Option<IpAddr>,
-    sources: Arc<Sources>,
-}
-
-impl Seats {
-    fn new(limits: Limits) -> Self {
-        Self {
-            all: Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS))),
-            refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
-            sources: Arc::new(Sources { each_max: limits.per_source_max, counts: Mutex::default() }),
-        }
-    }
-
-    fn place(&self) -> Option<Place> {
-        Arc::clone(&self.all).try_acquire_owned().ok()
-    }
-
-    fn take(&self, place: Place, peer: Peer) -> Option<Seat> {
-        let source = self.sources.take(peer).ok()?;
-        Some(Seat { _place: place, source, sources: Arc::clone(&self.sources) })
-    }
-}
-
-/// An address has as many connections as it may.
-struct Full;
-
-impl Sources {
-    /// Counts a connection from `peer`: for its address, or for none.
-    fn take(&self, peer: Peer) -> Result<Option<IpAddr>, Full> {
-        let Peer::Ip(ip) = peer else { return Ok(None) };
-        if self.each_max == 0 {
-            return Ok(None);
-        }
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(ip).or_insert(0);
-        if *count >= self.each_max {
-            return Err(Full);
-        }
-        *count += 1;
-        Ok(Some(ip))
-    }
-
-    fn give_back(&self, source: Option<IpAddr>) {
-        let Some(ip) = source else { return };
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&ip) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&ip);
-            }
-        }
-    }
-}
-
-impl Seat {
-    /// Makes this the seat of another client. `false` if that has as many as it may.
-    pub(crate) fn move_to(&mut self, peer: Peer) -> bool {
-        if self.source.is_some_and(|source| peer == Peer::Ip(source)) {
-            return true;
-        }
-        let Ok(source) = self.sources.take(peer) else { return false };
-        self.sources.give_back(std::mem::replace(&mut self.source, source));
-        true
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.sources.give_back(self.source);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -384,37 +282,5 @@ mod tests {
         for bad in ["unix:x", "localhost:1", "127.0.0.1", ":110", ""] {
             assert!(parse(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn seats_are_given_back() {
-        let seats = Seats::new(Limits { connections_max: 3, per_source_max: 2 });
-        let (one, two) = (Peer::Ip([10, 0, 0, 1].into()), Peer::Ip([10, 0, 0, 2].into()));
-        let take = |peer| seats.take(seats.place()?, peer);
-        let first = take(one);
-        let second = take(one);
-        assert!(first.is_some() && second.is_some());
-        assert!(take(one).is_none(), "two from one address are the limit");
-        let third = take(two);
-        assert!(third.is_some());
-        drop(first);
-        assert!(take(one).is_some());
-        assert!(seats.sources.counts.lock().unwrap().contains_key(&IpAddr::from([10, 0, 0, 1])));
-        drop((second, third));
-        assert!(seats.sources.counts.lock().unwrap().is_empty());
-    }
-
-    #[test]
-    fn a_seat_moves_to_another_source() {
-        let seats = Seats::new(Limits { connections_max: 9, per_source_max: 1 });
-        let (one, two) = (Peer::Ip([10, 0, 0, 1].into()), Peer::Ip([10, 0, 0, 2].into()));
-        let take = |peer| seats.take(seats.place()?, peer);
-        let mut seat = take(one).unwrap();
-        assert!(seat.move_to(one) && seat.move_to(two));
-        let mut other = take(one).unwrap();
-        assert!(!other.move_to(two), "it is taken");
-        assert!(take(one).is_none(), "the seat is where it was");
-        drop((seat, other));
-        assert!(seats.sources.counts.lock().unwrap().is_empty());
     }
 }

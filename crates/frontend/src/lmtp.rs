@@ -15,8 +15,8 @@ use tracing::{Instrument as _, debug, info, warn};
 
 use crate::{
     drain::DrainHandle,
-    listen::{Refusal, Seat},
     metrics::{Active, Metrics, seconds_since},
+    seats::{Refusal, Seat},
     stream::{Client, Peer, Stream, session_span},
     wire::{End, Wire},
 };
@@ -157,8 +157,8 @@ impl Connection<'_> {
                 self.proto.idle_timeout(&mut self.wire.out);
                 ("idle", true)
             }
-            // Nobody logs in here, so that nobody is ended.
-            Err(End::Closing | End::Ended) => {
+            // Nobody logs in here, so that nobody is ended, or taken over from.
+            Err(End::Closing | End::Ended | End::TakenOver) => {
                 self.proto.shutting_down(&mut self.wire.out);
                 ("closing", true)
             }

@@ -5,6 +5,7 @@ mod lmtp;
 mod pop3;
 mod proxy;
 mod tenant;
+mod tls;
 
 use std::time::Instant;
 
@@ -17,6 +18,7 @@ pub(crate) use lmtp::LmtpMetrics;
 pub(crate) use pop3::{Listener, Pop3Metrics};
 use proxy::ProxyMetrics;
 pub use tenant::TenantSeries;
+use tls::TlsMetrics;
 
 /// The frontend's metrics. Labels are fixed words, so the set of series is finite; those of single tenants
 /// are off unless asked for, and bounded. Cheap to clone.
@@ -25,6 +27,7 @@ pub struct Metrics {
     pub(crate) pop3: Pop3Metrics,
     pub(crate) lmtp: LmtpMetrics,
     pub(crate) proxy: ProxyMetrics,
+    pub(crate) tls: TlsMetrics,
     pub(crate) tenants: TenantSeries,
 }
 
@@ -40,6 +43,7 @@ impl Metrics {
             pop3: Pop3Metrics::new(registry)?,
             lmtp: LmtpMetrics::new(registry)?,
             proxy: ProxyMetrics::new(registry)?,
+            tls: TlsMetrics::new(registry)?,
             tenants,
         })
     }

@@ -24,8 +24,8 @@ use tracing::{Instrument as _, debug, info};
 use crate::{
     Networks,
     drain::DrainHandle,
-    listen::{Refusal, Seat},
     metrics::{Active, Listener, Metrics},
+    seats::{Full, Refusal, Seat},
     sessions::{LoggedIn, Sessions},
     stream::{Client, Stream, session_span},
     tls::{Accepted, HostFace, TlsIdentity},
@@ -193,7 +193,7 @@ impl Pop3Service {
         drain: DrainHandle,
     ) {
         let tls = match &stream {
-            Stream::Tls(_) => Tls::Active,
+            Stream::Tls(..) => Tls::Active,
             // Who spoke TLS with its proxy has it, and cannot have it again.
             _ if client.has_tls_to_proxy() => Tls::Active,
             Stream::Tcp(_) if self.tls.is_some() => Tls::Available,
@@ -281,9 +281,17 @@ impl Pop3Service {
         let bound = wire.channel_bindings().any();
         let offered = |mechanism: &Mechanism| {
             let (kind, plus) = sasl::kind(*mechanism);
-            self.offers(kind, face) && (bound || !plus)
+            self.offers(kind, face)
+                && (bound || !plus)
+                // It is nothing to who showed no certificate that names a mailbox (RFC 4422 appendix A).
+                && (kind != LoginMechanism::External || !wire.client_addresses().is_empty())
         };
         Mechanism::ALL.iter().copied().filter(offered).collect()
+    }
+
+    /// Counts a client of this listener that there is no seat for.
+    pub(crate) fn refused(&self, listener: &'static str, full: Full) {
+        self.metrics.pop3.connections_refused.with_label_values(&[listener, full.as_str()]).inc();
     }
 
     fn ended(&self, reason: &'static str) {
@@ -400,6 +408,10 @@ impl Session<'_> {
             End::Ended => {
                 replies::session_ended(self.wording, &mut self.wire.out);
                 "ended"
+            }
+            End::TakenOver => {
+                replies::taken_over(self.wording, &mut self.wire.out);
+                "taken_over"
             }
         }
     }

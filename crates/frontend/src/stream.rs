@@ -5,6 +5,7 @@ use std::{
     mem::MaybeUninit,
     net::IpAddr,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -17,7 +18,11 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 use tracing::field::Empty;
 
-use crate::{Networks, proxy::Said};
+use crate::{
+    Networks,
+    proxy::Said,
+    tls::{self, Served},
+};
 
 /// Octets read at once. The buffer lies on the stack of the poll, so that an idle connection holds none.
 const READ_OCTETS: usize = 8 * 1024;
@@ -26,7 +31,8 @@ const READ_OCTETS: usize = 8 * 1024;
 #[derive(Debug)]
 pub(crate) enum Stream {
     Tcp(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    /// Encrypted, and with what certificate.
+    Tls(Box<TlsStream<TcpStream>>, Arc<Served>),
     Unix(UnixStream),
 }
 
@@ -213,7 +219,7 @@ impl Stream {
     /// The version of TLS agreed on, or `none`.
     pub(crate) fn tls_version(&self) -> &'static str {
         match self {
-            Self::Tls(stream) => match stream.get_ref().1.protocol_version() {
+            Self::Tls(stream, _) => match stream.get_ref().1.protocol_version() {
                 Some(rustls::ProtocolVersion::TLSv1_2) => "1.2",
                 // Nothing older or newer is configured.
                 _ => "1.3",
@@ -222,16 +228,34 @@ impl Stream {
         }
     }
 
-    /// What only the two ends of an encrypted stream know (RFC 9266). TLS 1.2 is left out: whether it had an extended
-    /// master secret, without which this would be worth nothing, cannot be asked for.
+    /// What only the two ends of an encrypted stream know (RFC 9266), and what only they agree on (RFC 5929 §4). Nothing
+    /// is exported by TLS 1.2: whether it had an extended master secret, without which that would be worth nothing,
+    /// cannot be asked for.
     pub(crate) fn channel_bindings(&self) -> ChannelBindings {
-        let Self::Tls(stream) = self else { return ChannelBindings::default() };
+        let Self::Tls(stream, served) = self else { return ChannelBindings::default() };
         let connection = stream.get_ref().1;
+        let server_end_point = served.end_point.clone();
         if connection.protocol_version() != Some(rustls::ProtocolVersion::TLSv1_3) {
-            return ChannelBindings::default();
+            return ChannelBindings { exporter: None, server_end_point };
         }
         let exported = connection.export_keying_material(vec![0; 32], b"EXPORTER-Channel-Binding", Some(&[]));
-        ChannelBindings { exporter: exported.ok(), server_end_point: None }
+        ChannelBindings { exporter: exported.ok(), server_end_point }
+    }
+
+    /// The mail addresses in the certificate that the client showed, if it showed one. It was verified then.
+    pub(crate) fn client_addresses(&self) -> Vec<String> {
+        let Self::Tls(stream, _) = self else { return Vec::new() };
+        let shown = stream.get_ref().1.peer_certificates();
+        shown.and_then(<[_]>::first).map(tls::addresses).unwrap_or_default()
+    }
+
+    /// The socket, where it is one of TCP.
+    pub(crate) fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(stream) => Some(stream),
+            Self::Tls(stream, _) => Some(stream.get_ref().0),
+            Self::Unix(_) => None,
+        }
     }
 
     /// Reads what is there, once something is, and hands it to `take`. Returns how many octets that were;
@@ -261,7 +285,7 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream, _) => Pin::new(stream).poll_read(cx, buffer),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
@@ -271,7 +295,7 @@ impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, octets),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, octets),
+            Self::Tls(stream, _) => Pin::new(stream).poll_write(cx, octets),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, octets),
         }
     }
@@ -279,7 +303,7 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream, _) => Pin::new(stream).poll_flush(cx),
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
@@ -287,7 +311,7 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream, _) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }

@@ -2,16 +2,25 @@
 
 use std::{io, time::Duration};
 
-use tokio::io::AsyncWriteExt as _;
+use maildrop::Silence;
+use tokio::{io::AsyncWriteExt as _, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::{drain::DrainHandle, metrics::WireOctets, stream::Stream};
+use crate::{
+    drain::DrainHandle,
+    metrics::WireOctets,
+    silence::{Lost, Watch},
+    stream::Stream,
+    tcp_info,
+};
 
 /// Replies are gathered up to this before they are written: enough to fill a few segments. A client that does
 /// not read costs this, one chunk of a message (64 KiB), and what the blob store holds of it (P6).
 pub(crate) const GATHER_OCTETS: usize = 16 * 1024;
 /// A closing peer that does not read its last line is not waited for longer than this.
 const GOODBYE: Duration = Duration::from_secs(5);
+/// How often it is looked whether a client that waits is still there.
+const THERE_PAUSE: Duration = Duration::from_millis(250);
 /// Octets of a closing peer that are read and thrown away at most.
 const LINGER_OCTETS: usize = 1024 * 1024;
 
@@ -28,6 +37,8 @@ pub(crate) enum End {
     Closing,
     /// An administrator ended the session.
     Ended,
+    /// The client was silent for so long that the same client, come back, took the maildrop over.
+    TakenOver,
 }
 
 impl From<io::Error> for End {
@@ -49,6 +60,8 @@ pub(crate) struct Wire {
     octets: WireOctets,
     /// Cancelled when an administrator ends the session; there from the login on.
     ended: Option<CancellationToken>,
+    /// Watches whether the client is still there; from the login on, where that is asked for.
+    watch: Option<Box<Watch>>,
     /// Where in `out` the reply to the command under way begins, or its first octet, once that was written.
     reply: Reply,
 }
@@ -68,7 +81,16 @@ impl Wire {
         octets: WireOctets,
     ) -> Self {
         let reply = Reply::At(0);
-        Self { stream: Some(stream), out: Vec::new(), drain, write_timeout, octets, ended: None, reply }
+        Self {
+            stream: Some(stream),
+            out: Vec::new(),
+            drain,
+            write_timeout,
+            octets,
+            ended: None,
+            watch: None,
+            reply,
+        }
     }
 
     /// The encrypted stream's version of TLS, or `none`.
@@ -81,9 +103,21 @@ impl Wire {
         self.stream.as_ref().map(Stream::channel_bindings).unwrap_or_default()
     }
 
+    /// The mail addresses in the certificate that the client showed, if it showed one.
+    pub(crate) fn client_addresses(&self) -> Vec<String> {
+        self.stream.as_ref().map(Stream::client_addresses).unwrap_or_default()
+    }
+
     /// Lets the session be ended by `ended` from now on.
     pub(crate) fn end_with(&mut self, ended: CancellationToken) {
         self.ended = Some(ended);
+    }
+
+    /// Watches from now on whether the client is still there, and notes it of the session's `lock`. A client on this
+    /// machine is, and one behind a proxy is as far as its proxy is.
+    pub(crate) fn watch(&mut self, after: Duration, lock: Silence) {
+        let tcp = self.stream.as_ref().and_then(Stream::tcp);
+        self.watch = tcp.map(|stream| Box::new(Watch::new(after, lock, stream)));
     }
 
     /// Waits, because the client may have no more for now; for no longer than it takes to be told to end.
@@ -92,6 +126,22 @@ impl Wire {
         tokio::select! {
             () = over => Ok(()),
             end = self.told_to_end() => Err(end),
+        }
+    }
+
+    /// Waits as [`pause`](Self::pause) does, and no longer than the client is there. Gives what was left of the pause when
+    /// it went.
+    pub(crate) async fn pause_while_there(&self, pause: Duration) -> Result<Option<Duration>, End> {
+        let over = Instant::now() + pause;
+        loop {
+            let left = over.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            self.pause(left.min(THERE_PAUSE)).await?;
+            if self.stream.as_ref().and_then(Stream::tcp).is_some_and(tcp_info::is_over) {
+                return Ok(Some(over.saturating_duration_since(Instant::now())));
+            }
         }
     }
 
@@ -153,16 +203,25 @@ impl Wire {
     }
 
     /// Waits for octets as [`read`](Self::read) does, in the middle of something that a drain lets finish.
-    pub(crate) async fn read_on(&mut self, idle: Duration, take: impl FnMut(&[u8])) -> Result<(), End> {
+    pub(crate) async fn read_on(&mut self, idle: Duration, mut take: impl FnMut(&[u8])) -> Result<(), End> {
         let stream = self.stream.as_mut().ok_or_else(not_connected)?;
-        match tokio::time::timeout(idle, stream.read_with(take)).await {
-            Ok(Ok(0)) => Err(End::Gone(io::ErrorKind::UnexpectedEof.into())),
-            Ok(Ok(octets)) => {
-                self.octets.received.inc_by(octets as u64);
-                Ok(())
+        let over = Instant::now() + idle;
+        loop {
+            let until = self.watch.as_ref().map_or(over, |watch| watch.next().min(over));
+            match tokio::time::timeout_at(until, stream.read_with(&mut take)).await {
+                Ok(Ok(0)) => return Err(End::Gone(io::ErrorKind::UnexpectedEof.into())),
+                Ok(Ok(octets)) => {
+                    self.octets.received.inc_by(octets as u64);
+                    // Before anything it said is answered.
+                    return match &mut self.watch {
+                        Some(watch) => watch.heard().await.map_err(|Lost| End::TakenOver),
+                        None => Ok(()),
+                    };
+                }
+                Ok(Err(error)) => return Err(End::Gone(error)),
+                Err(_) if until == over => return Err(End::Idle),
+                Err(_) => look(&mut self.watch, stream).await,
             }
-            Ok(Err(error)) => Err(End::Gone(error)),
-            Err(_) => Err(End::Idle),
         }
     }
 
@@ -217,14 +276,20 @@ impl Wire {
     async fn write_out(&mut self) -> Result<(), End> {
         let stream = self.stream.as_mut().ok_or_else(not_connected)?;
         let mut rest = self.out.as_slice();
+        let mut over = Instant::now() + self.write_timeout;
         while !rest.is_empty() {
-            let written = tokio::time::timeout(self.write_timeout, stream.write(rest)).await;
-            match written.map_err(|_| End::Stalled)?? {
-                0 => return Err(End::Gone(io::ErrorKind::WriteZero.into())),
-                octets => {
-                    self.octets.sent.inc_by(octets as u64);
-                    rest = &rest[octets..];
-                }
+            let until = self.watch.as_ref().map_or(over, |watch| watch.next().min(over));
+            match tokio::time::timeout_at(until, stream.write(rest)).await {
+                Ok(written) => match written? {
+                    0 => return Err(End::Gone(io::ErrorKind::WriteZero.into())),
+                    octets => {
+                        self.octets.sent.inc_by(octets as u64);
+                        rest = &rest[octets..];
+                        over = Instant::now() + self.write_timeout;
+                    }
+                },
+                Err(_) if until == over => return Err(End::Stalled),
+                Err(_) => look(&mut self.watch, stream).await,
             }
         }
         tokio::time::timeout(self.write_timeout, stream.flush()).await.map_err(|_| End::Stalled)??;
@@ -233,6 +298,14 @@ impl Wire {
         }
         self.out.clear();
         Ok(())
+    }
+}
+
+/// Looks whether the client behind `stream` is still there.
+async fn look(watch: &mut Option<Box<Watch>>, stream: &Stream) {
+    if let (Some(watch), Some(stream)) = (watch, stream.tcp()) {
+        // Boxed: it is seldom, and an idle session keeps room for the largest of what it may wait for.
+        Box::pin(watch.look(stream)).await;
     }
 }
 

@@ -102,11 +102,7 @@ async fn serve(dir: &Path, drain: &Drain) -> std::path::PathBuf {
     );
     let socket = dir.join("pop3.sock");
     let bound = Bound::bind(&ListenAddr::Unix(socket.clone())).unwrap();
-    Server::Pop3(Arc::new(service)).start(
-        bound,
-        Limits { connections_max: 10, per_source_max: 0 },
-        &drain.handle(),
-    );
+    Server::Pop3(Arc::new(service)).start(bound, &Limits::new(10), &drain.handle());
     socket
 }
 

@@ -14,8 +14,8 @@ use std::{
 use auth::{Authenticator, Hasher, HasherConfig, Penalties, PenaltyConfig, Sealed, VerifiedCache};
 use blob::{BlobLayout, DiskConfig, DiskStore, Keyring, MasterKey, Packs, PacksConfig};
 use frontend::{
-    Bound, Drain, HostCertificates, Limits, ListenAddr, Metrics, Pop3Config, Pop3Service, Server, Sessions,
-    Tenancy, TlsIdentity,
+    Bound, CertificateFiles, Drain, HostCertificates, Limits, ListenAddr, Metrics, Pop3Config, Pop3Service,
+    Server, Sessions, Tenancy, TicketSecret, TlsConfig, TlsIdentity,
 };
 use index::{Sqlite, Store};
 use maildrop::{
@@ -87,15 +87,17 @@ impl Node {
         let own = write_own(dir.path(), own_names);
         let (certificate_file, key_file) = own_files(dir.path());
         let hosts = HostCertificates::new(Arc::clone(&store.directory), Arc::clone(&blob)).unwrap();
-        let identity = TlsIdentity::load(&certificate_file, &key_file).unwrap().with_hosts(hosts);
+        let config = TlsConfig::new(CertificateFiles::new(&certificate_file, &key_file));
+        let tickets = Some(TicketSecret::new([7; 32]));
+        let identity = TlsIdentity::load(config, tickets).unwrap().with_hosts(hosts);
         let drain = Drain::new();
         let service = Arc::new(service(&store, &blob, identity.clone()));
-        let limits = Limits { connections_max: 100, per_source_max: 0 };
+        let limits = Limits::new(100);
         let mut addrs =
             [Server::Pop3(Arc::clone(&service)), Server::Pop3s(service)].into_iter().map(|server| {
                 let bound = Bound::bind(&ListenAddr::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
                 let addr = bound.local_addr().unwrap().parse().unwrap();
-                server.start(bound, limits, &drain.handle());
+                server.start(bound, &limits, &drain.handle());
                 addr
             });
         let (pop3, pop3s) = (addrs.next().unwrap(), addrs.next().unwrap());
@@ -411,11 +413,12 @@ async fn a_reload_is_of_the_nodes_own_certificate() {
     assert_eq!(node.shown("pop.one.test").await, one);
     let reloaded = write_own(node.dir.path(), &["pop.node.test"]);
     let (certificate_file, key_file) = own_files(node.dir.path());
-    node.identity.reload(&certificate_file, &key_file).unwrap();
+    assert_eq!(node.identity.reload(false).changed, std::slice::from_ref(&certificate_file));
     assert_eq!(node.shown("pop.node.test").await, reloaded);
     assert_eq!(node.shown("pop.one.test").await, one);
     fs::write(&key_file, "no key").unwrap();
-    node.identity.reload(&certificate_file, &key_file).unwrap_err();
+    assert_eq!(node.identity.reload(false).failures.len(), 1);
+    assert!(node.identity.reload(false).failures.is_empty(), "told once");
     assert_eq!(node.shown("pop.node.test").await, reloaded);
 }
 

@@ -66,8 +66,8 @@ async fn a_delivery_whose_turn_does_not_come_is_put_off() {
     );
     let (socket, drain) = (dir.path().join("lmtp.sock"), Drain::new());
     let bound = Bound::bind(&ListenAddr::Unix(socket.clone())).unwrap();
-    let limits = Limits { connections_max: 10, per_source_max: 0 };
-    Server::Lmtp(Arc::new(service)).start(bound, limits, &drain.handle());
+    let limits = Limits::new(10);
+    Server::Lmtp(Arc::new(service)).start(bound, &limits, &drain.handle());
 
     let mut lmtp = BufReader::new(UnixStream::connect(&socket).await.unwrap());
     // What is said, and how many lines are answered; the last line.

@@ -74,6 +74,33 @@ uuid_id! {
     NodeId
 }
 
+/// What a login was proved by. Who comes with the same as the holder of a maildrop's lock is taken for the same
+/// program, come back.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Credential {
+    /// The mailbox's own password, in whatever mechanism.
+    Password,
+    /// This app password.
+    App(CredentialId),
+    /// A client certificate.
+    Certificate,
+    /// A token of the tenant's issuer, whichever.
+    Token,
+}
+
+impl Credential {
+    /// 16 octets that tell it from the others, as written to a store. Those of an app password are its identifier, of
+    /// version 7, as which none of the others reads.
+    pub const fn as_uuid(&self) -> Uuid {
+        match self {
+            Self::Password => Uuid::nil(),
+            Self::App(id) => id.as_uuid(),
+            Self::Certificate => Uuid::max(),
+            Self::Token => Uuid::from_u128(1),
+        }
+    }
+}
+
 /// The proof of holding a maildrop's exclusive-access lock: random, and good for one session (P3).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LockToken(Uuid);

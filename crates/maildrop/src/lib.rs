@@ -32,7 +32,9 @@ pub use address::{Address, AddressError, DomainName};
 pub use deliver::{Deliveries, Delivery, NewDelivery, Outcome, Recipient, RecipientCheck};
 pub use fair::{FairGate, FairPermit, FairStats, Overloaded, Pace, Pacer, party_of};
 pub use housekeeping::{Housekeeping, HousekeepingConfig};
-pub use id::{ApiKeyId, CredentialId, LockToken, MailboxId, NodeId, PackId, SessionId, TenantId, Uid};
+pub use id::{
+    ApiKeyId, Credential, CredentialId, LockToken, MailboxId, NodeId, PackId, SessionId, TenantId, Uid,
+};
 pub use listing::{Listing, ListingEntry, ReceivedMessage};
 pub use login::{
     HttpBackend, Introspection, LdapBackend, LdapSearch, LoginSettings, OauthIssuer, PasswordBackend,
@@ -42,7 +44,9 @@ pub use measure::{Measure, Measured};
 pub use message::{
     Digest, EntryEnvelope, Extent, Form, MessageInfo, MessageRow, SealedKey, StoredEntry, View,
 };
-pub use open::{Access, CommitError, Maildrops, OpenError, OpenMaildrop, Releaser, RetrieveError, Retrieved};
+pub use open::{
+    Access, CommitError, Maildrops, OpenError, OpenMaildrop, Releaser, RetrieveError, Retrieved, Silence,
+};
 pub use policy::{
     ClientWorkaround, DeleMeaning, LoginMechanism, MessageOrder, Policy, Rules, SuspendedReply, TenantLimits,
 };

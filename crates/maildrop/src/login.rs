@@ -245,11 +245,13 @@ impl LoginSettings {
 
     /// Whether this way to log in can be of use to anybody, where the tenant's policy takes these, or names none.
     pub fn offers(&self, mechanism: LoginMechanism, taken: Option<&[LoginMechanism]>) -> bool {
-        use LoginMechanism::{Apop, CramMd5, OauthBearer, ScramSha1, ScramSha256, Xoauth2};
+        use LoginMechanism::{Apop, CramMd5, External, OauthBearer, ScramSha1, ScramSha256, Xoauth2};
         let named = taken.is_some_and(|taken| taken.contains(&mechanism));
         match mechanism {
             // They need what is kept beside a password, where a policy asks for it.
             ScramSha1 | ScramSha256 | CramMd5 | Apop => named && self.is_internal(),
+            // The listener's authorities vouch for it, where a policy lets them.
+            External => named,
             OauthBearer | Xoauth2 => (named || taken.is_none()) && self.oauth.is_some(),
             // Of use for app passwords in any case.
             LoginMechanism::User | LoginMechanism::Plain | LoginMechanism::Login => named || taken.is_none(),

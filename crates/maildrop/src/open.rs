@@ -12,8 +12,8 @@ use tracing::{debug, error, warn};
 pub use release::Releaser;
 
 use crate::{
-    FairGate, FairPermit, Form, Listing, LockToken, LoginScope, MailboxId, MessageInfo, MessageOrder,
-    MessageRow, NodeId, Rules, Tenant, TenantCache, TenantId, Uid, View, delivered_to,
+    Credential, FairGate, FairPermit, Form, Listing, LockToken, LoginScope, MailboxId, MessageInfo,
+    MessageOrder, MessageRow, NodeId, Rules, Tenant, TenantCache, TenantId, Uid, View, delivered_to,
     downgrade::{self, Downgrade},
     port::{
         BlobError, BlobStore, BodyStream, CommitOutcome, Index, IndexError, OpenOutcome, OpenRequest, Opened,
@@ -63,6 +63,8 @@ pub struct Access {
     pub tenant_revision: i64,
     /// The version of the credential then.
     pub credential_version: i64,
+    /// What it was proved by.
+    pub credential: Credential,
     /// What it is good for.
     pub scope: LoginScope,
     /// What the mailbox lives under.
@@ -196,7 +198,8 @@ impl Maildrops {
             scope: access.scope,
             rules: Arc::clone(&access.rules),
             token,
-            opened: Opened { message_count: 0, octets: 0, next_uid: Uid(0) },
+            credential: access.credential,
+            opened: Opened { message_count: 0, octets: 0, next_uid: Uid(0), taken_over: false },
             view: View::default(),
             listing: None,
             rows: VecDeque::new(),
@@ -209,6 +212,7 @@ impl Maildrops {
             mailbox,
             tenant_revision: access.tenant_revision,
             credential_version: access.credential_version,
+            credential: access.credential,
             token,
             node: self.shared.node,
             session: session.to_owned(),
@@ -330,6 +334,25 @@ fn blob_failed(tenant: TenantId, mailbox: MailboxId, uid: Uid, error: &BlobError
     }
 }
 
+/// Notes of a session's lock whether its client is silent, so that the same client can come back and take it over.
+#[derive(Clone, Debug)]
+pub struct Silence {
+    shared: Arc<Shared>,
+    tenant: TenantId,
+    mailbox: MailboxId,
+    token: LockToken,
+    credential: Credential,
+}
+
+impl Silence {
+    /// Notes it. `false` where the lock is lost.
+    pub async fn note(&self, silent: bool) -> Result<bool, IndexError> {
+        let _turn = self.shared.turn(self.tenant).await?;
+        let Self { tenant, mailbox, token, credential, .. } = *self;
+        self.shared.index.note_silence(tenant, mailbox, token, credential, silent).await
+    }
+}
+
 /// A maildrop held by one session. However it is dropped, its lock is given back; only
 /// [`commit`](Self::commit) deletes.
 pub struct OpenMaildrop {
@@ -339,6 +362,7 @@ pub struct OpenMaildrop {
     scope: LoginScope,
     rules: Arc<Rules>,
     token: LockToken,
+    credential: Credential,
     opened: Opened,
     view: View,
     listing: Option<Box<Listing>>,
@@ -383,6 +407,17 @@ impl OpenMaildrop {
             self.listing().await?;
         }
         Ok(self)
+    }
+
+    /// Whether the lock was taken over from a session whose client was silent.
+    pub fn was_taken_over(&self) -> bool {
+        self.opened.taken_over
+    }
+
+    /// What notes of the lock whether the client is silent.
+    pub fn silence(&self) -> Silence {
+        let (shared, tenant, mailbox) = (Arc::clone(&self.shared), self.tenant, self.mailbox);
+        Silence { shared, tenant, mailbox, token: self.token, credential: self.credential }
     }
 
     /// Messages and octets: what the drop listing says (RFC 1939 §5, STAT).

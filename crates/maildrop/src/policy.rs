@@ -48,7 +48,8 @@ pub struct Policy {
     pub plaintext_login: Option<bool>,
     /// The ways to log in that are taken. Default: all that the listener offers, except those for which something
     /// has to be kept beside the password's hash: SCRAM, CRAM-MD5 and APOP have to be named here. It is kept from
-    /// when the password is next set, or given by another way.
+    /// when the password is next set, or given by another way. EXTERNAL has to be named, too: whoever signs clients'
+    /// certificates for the listener can open the mailboxes of those who name it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub login_mechanisms: Option<Vec<LoginMechanism>>,
     /// Logins to one mailbox with the right password, per minute. Default: no limit.
@@ -58,6 +59,12 @@ pub struct Policy {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(maximum = 86400))]
     pub login_delay_secs: Option<u32>,
+    /// Seconds of silence of a session's client, without an answer to anything that is sent to it, after which a login
+    /// with the same credential takes its maildrop over; it is refused as in use until then. Less than 5 counts as 5;
+    /// 0: never. Default: 30.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(maximum = 3600))]
+    pub takeover_after_secs: Option<u32>,
     /// Octets sent to the clients of one mailbox, per second. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub octets_out_per_second: Option<u64>,
@@ -130,6 +137,9 @@ pub enum LoginMechanism {
     /// SASL SCRAM-SHA-256 (RFC 7677), with channel binding or without.
     #[serde(rename = "SCRAM-SHA-256")]
     ScramSha256,
+    /// SASL EXTERNAL (RFC 4422), by a client's certificate.
+    #[serde(rename = "EXTERNAL")]
+    External,
     /// SASL OAUTHBEARER (RFC 7628).
     #[serde(rename = "OAUTHBEARER")]
     OauthBearer,
@@ -140,7 +150,7 @@ pub enum LoginMechanism {
 
 impl LoginMechanism {
     /// Every way.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::User,
         Self::Apop,
         Self::Plain,
@@ -148,6 +158,7 @@ impl LoginMechanism {
         Self::CramMd5,
         Self::ScramSha1,
         Self::ScramSha256,
+        Self::External,
         Self::OauthBearer,
         Self::Xoauth2,
     ];
@@ -162,6 +173,7 @@ impl LoginMechanism {
             Self::CramMd5 => "CRAM-MD5",
             Self::ScramSha1 => "SCRAM-SHA-1",
             Self::ScramSha256 => "SCRAM-SHA-256",
+            Self::External => "EXTERNAL",
             Self::OauthBearer => "OAUTHBEARER",
             Self::Xoauth2 => "XOAUTH2",
         }
@@ -238,6 +250,7 @@ impl Policy {
             login_mechanisms: self.login_mechanisms.clone().or_else(|| other.login_mechanisms.clone()),
             logins_per_minute: self.logins_per_minute.or(other.logins_per_minute),
             login_delay_secs: self.login_delay_secs.or(other.login_delay_secs),
+            takeover_after_secs: self.takeover_after_secs.or(other.takeover_after_secs),
             octets_out_per_second: self.octets_out_per_second.or(other.octets_out_per_second),
             octets_out_per_day: self.octets_out_per_day.or(other.octets_out_per_day),
             deliveries_per_minute: self.deliveries_per_minute.or(other.deliveries_per_minute),
@@ -273,6 +286,9 @@ impl Policy {
         if self.listed_max == Some(0) {
             return Some(("listed_max", "is 1 at least"));
         }
+        if self.takeover_after_secs.is_some_and(|secs| secs > TAKEOVER_AFTER_SECS_MAX) {
+            return Some(("takeover_after_secs", "is an hour (3600) at most"));
+        }
         if octets(self.octets_out_per_second) {
             return Some(("octets_out_per_second", "is less than 2^63"));
         }
@@ -291,7 +307,14 @@ impl Policy {
 
     /// Whether this way to log in is taken.
     pub fn takes(&self, mechanism: LoginMechanism) -> bool {
-        self.login_mechanisms.as_ref().is_none_or(|taken| taken.contains(&mechanism))
+        let unless_named = mechanism != LoginMechanism::External;
+        self.login_mechanisms.as_ref().map_or(unless_named, |taken| taken.contains(&mechanism))
+    }
+
+    /// How long a client has to be silent for its maildrop to be taken over; `None` for never.
+    pub fn takeover_after(&self) -> Option<Duration> {
+        let secs = self.takeover_after_secs.unwrap_or(TAKEOVER_AFTER_SECS);
+        (secs > 0).then(|| Duration::from_secs(secs.max(TAKEOVER_AFTER_SECS_MIN).into()))
     }
 
     /// Whether this workaround is wanted.
@@ -336,6 +359,12 @@ impl TenantLimits {
 
 /// A hundred years.
 const DAYS_MAX: u32 = 36_500;
+/// Within less, no two questions go unanswered: they are seconds apart.
+const TAKEOVER_AFTER_SECS_MIN: u32 = 5;
+/// Autologout is sooner than more.
+const TAKEOVER_AFTER_SECS_MAX: u32 = 3600;
+/// Three questions at intervals of ten seconds: a phone that has lost its network has often not found another one sooner.
+const TAKEOVER_AFTER_SECS: u32 = 30;
 /// A day.
 const LOGIN_DELAY_MAX: u32 = 86_400;
 /// What databases hold.
@@ -377,6 +406,8 @@ mod tests {
         let policy: Policy =
             serde_json::from_str(r#"{"dele":"hide","login_mechanisms":["USER","SCRAM-SHA-256"]}"#).unwrap();
         assert!(policy.takes(LoginMechanism::ScramSha256) && !policy.takes(LoginMechanism::Plain));
+        let nothing = Policy::default();
+        assert!(nothing.takes(LoginMechanism::Plain) && !nothing.takes(LoginMechanism::External));
         let text = serde_json::to_string(&policy).unwrap();
         assert_eq!(text, r#"{"login_mechanisms":["USER","SCRAM-SHA-256"],"dele":"hide"}"#);
         assert!(serde_json::from_str::<Policy>(r#"{"expire":1}"#).is_err());
@@ -388,6 +419,11 @@ mod tests {
         let problem = |policy: Policy| policy.problem().map(|(field, _)| field);
         assert_eq!(problem(Policy::default()), None);
         assert_eq!(problem(Policy { expire_days: Some(0), ..Policy::default() }), Some("expire_days"));
+        let takeover = |secs| Policy { takeover_after_secs: Some(secs), ..Policy::default() };
+        assert_eq!((problem(takeover(0)), takeover(0).takeover_after()), (None, None));
+        assert_eq!(problem(takeover(3601)), Some("takeover_after_secs"));
+        assert_eq!(takeover(1).takeover_after(), Some(Duration::from_secs(5)));
+        assert_eq!(Policy::default().takeover_after(), Some(Duration::from_secs(30)));
         assert_eq!(
             problem(Policy { greeting: Some("a\r\nb".into()), ..Policy::default() }),
             Some("greeting")

@@ -95,7 +95,7 @@ mod tests {
         let without_secrets = "SASL SCRAM-SHA-256 SCRAM-SHA-1 CRAM-MD5,EXPIRE NEVER";
         check(&policy, Phase::Authorization, without_secrets);
         policy.tls = Tls::Active;
-        let all = "USER,SASL SCRAM-SHA-256-PLUS SCRAM-SHA-1-PLUS SCRAM-SHA-256 SCRAM-SHA-1 CRAM-MD5 \
+        let all = "USER,SASL EXTERNAL SCRAM-SHA-256-PLUS SCRAM-SHA-1-PLUS SCRAM-SHA-256 SCRAM-SHA-1 CRAM-MD5 \
                    OAUTHBEARER XOAUTH2 PLAIN LOGIN,EXPIRE NEVER";
         check(&policy, Phase::Authorization, all);
         check(&policy, Phase::Transaction, all);

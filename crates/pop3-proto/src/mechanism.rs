@@ -23,6 +23,8 @@ macro_rules! mechanisms {
 }
 
 mechanisms! {
+    /// RFC 4422 appendix A: by what TLS has found out.
+    External = "EXTERNAL",
     /// RFC 7677, bound to the TLS connection.
     ScramSha256Plus = "SCRAM-SHA-256-PLUS",
     /// RFC 5802, bound to the TLS connection.
@@ -54,9 +56,9 @@ impl Mechanism {
         matches!(self, Self::Plain | Self::Login | Self::OauthBearer | Self::Xoauth2)
     }
 
-    /// Whether it is bound to TLS (RFC 5802 §6).
+    /// Whether it is bound to TLS (RFC 5802 §6), or rests on it.
     pub fn needs_tls(self) -> bool {
-        matches!(self, Self::ScramSha256Plus | Self::ScramSha1Plus)
+        matches!(self, Self::External | Self::ScramSha256Plus | Self::ScramSha1Plus)
     }
 
     const fn bit(self) -> u16 {

@@ -91,6 +91,12 @@ pub fn session_ended(wording: Wording, out: &mut Vec<u8>) {
     permanent_failure(wording, texts::SESSION_ENDED, out);
 }
 
+/// The client was silent and not to be reached, and the same client took its maildrop over by another connection.
+/// There is no UPDATE.
+pub fn taken_over(wording: Wording, out: &mut Vec<u8>) {
+    temporary_failure(wording, texts::TAKEN_OVER, out);
+}
+
 /// The autologout timer ran out (RFC 1939 §3). There is no UPDATE.
 pub fn idle_timeout(wording: Wording, out: &mut Vec<u8>) {
     err(wording, texts::TOO_LONG_A_SILENCE, out);

@@ -94,6 +94,9 @@ texts! {
     /// An administrator ended the session.
     SESSION_ENDED: "the session was ended by an administrator, nothing was deleted",
         "die Sitzung wurde von der Verwaltung beendet, nichts wurde gelöscht";
+    /// A newer login took the maildrop over.
+    TAKEN_OVER: "a newer login took the maildrop over while this session was silent, nothing was deleted",
+        "eine neuere Anmeldung hat das Postfach übernommen, während diese Sitzung still war, nichts wurde gelöscht";
     /// The autologout timer ran out.
     TOO_LONG_A_SILENCE: "closing after too long a silence, nothing was deleted",
         "Ende nach zu langer Stille, nichts wurde gelöscht";

@@ -10,6 +10,7 @@ mod node;
 mod source;
 mod stores;
 mod telemetry;
+mod tls;
 mod types;
 
 use std::path::Path;
@@ -18,10 +19,11 @@ use admin_api::{ApiLimits, Rate};
 use serde::Deserialize;
 
 pub(crate) use error::ConfigError;
-pub(crate) use listeners::{Admin, Auth, Lmtp, LoginBackends, Pop3, Pop3s, Proxy, ProxyMode, Tls};
+pub(crate) use listeners::{Admin, Auth, Lmtp, LoginBackends, Pop3, Pop3s, Proxy, ProxyMode};
 pub(crate) use node::{Audit, Cluster, Node, Role, Worker};
 pub(crate) use stores::{Blob, BlobKind, Checksum, Index, Keys, Pack};
 pub(crate) use telemetry::{Log, LogFilter, LogFormat, Metrics, Telemetry};
+pub(crate) use tls::{Tls, TlsIdentities};
 pub(crate) use types::Secret;
 
 /// The whole configuration.
@@ -112,21 +114,12 @@ impl Config {
             .transpose()
     }
 
-    /// The certificate, if there is one.
-    pub(crate) fn tls_identity(&self) -> Result<Option<frontend::TlsIdentity>, ConfigError> {
-        let (Some(certificate), Some(key)) = (&self.tls.certificate_file, &self.tls.key_file) else {
-            return Ok(None);
-        };
-        let identity = frontend::TlsIdentity::load(certificate, key);
-        Ok(Some(identity.map_err(|error| ConfigError::new("tls.certificate_file", Chain(&error)))?))
-    }
-
     /// Reads every file the configuration names, so that `check-config` finds what `serve` would.
     pub(crate) fn check_files(&self) -> Result<(), ConfigError> {
         self.index_url()?;
         self.admin_token()?;
         self.master_key()?;
-        self.tls_identity()?;
+        self.tls_identities(None)?;
         self.telemetry.headers()?;
         blob::BlobLayout::new(&self.blob.prefix).map_err(|e| ConfigError::new("blob.prefix", e))?;
         Ok(())

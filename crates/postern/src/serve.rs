@@ -17,7 +17,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
-    config::{Config, ConfigError, ProxyMode, Role},
+    config::{Config, ConfigError, ProxyMode, Role, TlsIdentities},
     logging,
     telemetry::Telemetry,
     wiring::Parts,
@@ -64,7 +64,7 @@ pub(crate) struct Listening {
 pub(crate) struct Node {
     config: Config,
     parts: Parts,
-    tls: Option<TlsIdentity>,
+    tls: TlsIdentities,
     drain: Drain,
     admin_end: tokio_util::sync::CancellationToken,
     admin_tasks: tokio_util::task::TaskTracker,
@@ -75,13 +75,15 @@ pub(crate) struct Node {
 impl Node {
     /// Binds every listener, says that the node lives, and begins to serve.
     pub(crate) async fn start(config: Config, parts: Parts) -> anyhow::Result<Self> {
-        let tls = match config.tls_identity()? {
-            Some(tls) => {
-                let (directory, blob) = (Arc::clone(&parts.store.directory), Arc::clone(&parts.blob));
-                Some(tls.with_hosts(HostCertificates::new(directory, blob)?))
-            }
-            None => None,
+        let tls = config.tls_identities(Some(parts.ticket_secret.clone()))?;
+        let with_hosts = |identity: Option<TlsIdentity>| -> Result<_, frontend::TlsError> {
+            let Some(identity) = identity else { return Ok(None) };
+            let (directory, blob) = (Arc::clone(&parts.store.directory), Arc::clone(&parts.blob));
+            Ok(Some(identity.with_hosts(HostCertificates::new(directory, blob)?)))
         };
+        let pop3 = with_hosts(tls.pop3)?;
+        let pop3s = if tls.same { pop3.clone() } else { with_hosts(tls.pop3s)? };
+        let tls = TlsIdentities { pop3, pop3s, same: tls.same };
         let mut node = Self {
             config,
             parts,
@@ -101,7 +103,9 @@ impl Node {
         node.parts.tenancy.throttle.set_nodes(pulse.nodes);
         node.heartbeat = Some(node.spawn_heartbeat(name.clone(), ttl));
         node.spawn_housekeeping(&name);
-        node.serve(bound, &name)?;
+        let metrics = node.metrics()?;
+        node.serve(bound, &name, &metrics)?;
+        node.spawn_refresh(metrics)?;
         info!(node = %node.parts.node, name, listening = ?node.listening, "node serves");
         Ok(node)
     }
@@ -110,13 +114,9 @@ impl Node {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hang_up = signal(SignalKind::hangup())?;
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                _ = hang_up.recv() => self.reload(),
-            }
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
         let Self { config, parts, drain, admin_end, admin_tasks, heartbeat, .. } = self;
         info!(timeout = ?config.node.drain_timeout, "node drains");
@@ -146,18 +146,39 @@ impl Node {
         Ok(())
     }
 
-    fn reload(&self) {
-        let (Some(tls), Some(certificate), Some(key)) =
-            (&self.tls, &self.config.tls.certificate_file, &self.config.tls.key_file)
-        else {
-            return info!("there is no certificate to reload");
-        };
-        match tls.reload(certificate, key) {
-            Ok(()) => info!("certificate was reloaded"),
-            Err(error) => {
-                error!(error = &error as &dyn std::error::Error, "certificate stays as it was");
-            }
+    /// Looks at certificates' files again: now and then, and when told to by SIGHUP.
+    fn spawn_refresh(&self, metrics: Metrics) -> anyhow::Result<()> {
+        let mut hang_up = signal(SignalKind::hangup())?;
+        let TlsIdentities { pop3, pop3s, same } = &self.tls;
+        let identities: Vec<_> = pop3.iter().chain(pop3s.iter().filter(|_| !same)).cloned().collect();
+        for identity in &identities {
+            identity.introduce(&metrics);
         }
+        let interval = self.config.tls.reload_interval;
+        let end = self.admin_end.clone();
+        self.admin_tasks.spawn(async move {
+            loop {
+                let pause = async {
+                    if interval.is_zero() {
+                        std::future::pending::<()>().await;
+                    } else {
+                        tokio::time::sleep(interval).await;
+                    }
+                };
+                let told = tokio::select! {
+                    () = pause => false,
+                    _ = hang_up.recv() => true,
+                    () = end.cancelled() => return,
+                };
+                if told && identities.is_empty() {
+                    info!("there is no certificate to reload");
+                }
+                for identity in &identities {
+                    identity.refresh(&metrics, told).await;
+                }
+            }
+        });
+        Ok(())
     }
 
     fn name(&self) -> String {
@@ -201,34 +222,41 @@ impl Node {
         Ok(bound)
     }
 
-    fn serve(&self, bound: Vec<(Kind, BoundListener)>, name: &str) -> anyhow::Result<()> {
+    fn metrics(&self) -> anyhow::Result<Metrics> {
         let registry = &self.parts.registry;
         let tenants = match &self.config.metrics {
             config if config.tenant_series => TenantSeries::new(registry, config.tenant_series_max)?,
             _ => TenantSeries::off(),
         };
-        let metrics = Metrics::with_tenants(registry, tenants)?;
-        let (pop3, lmtp) = (Arc::new(self.pop3(name, &metrics)), Arc::new(self.lmtp(name, &metrics)));
+        Ok(Metrics::with_tenants(registry, tenants)?)
+    }
+
+    fn serve(&self, bound: Vec<(Kind, BoundListener)>, name: &str, metrics: &Metrics) -> anyhow::Result<()> {
+        let pop3 = Arc::new(self.pop3(name, self.tls.pop3.clone(), metrics));
+        let pop3s = Arc::new(self.pop3(name, self.tls.pop3s.clone(), metrics));
+        let lmtp = Arc::new(self.lmtp(name, metrics));
         let pop3_limits = Limits {
             connections_max: self.config.pop3.connections_max,
             per_source_max: self.config.pop3.connections_per_source_max,
+            strangers_per_source_max: self.config.pop3.strangers_per_source_max,
+            uncapped: self.uncapped_networks(),
         };
-        let lmtp_limits = Limits { connections_max: self.config.lmtp.connections_max, per_source_max: 0 };
-        let proxies = |mode| (mode == ProxyMode::Require).then(|| self.proxies(&metrics));
+        let lmtp_limits = Limits::new(self.config.lmtp.connections_max);
+        let proxies = |mode| (mode == ProxyMode::Require).then(|| self.proxies(metrics));
         let drain = self.drain.handle();
         for (kind, listener) in bound {
             match (kind, listener) {
                 (Kind::Pop3, BoundListener::Mail(bound)) => {
                     let proxies = proxies(self.config.pop3.proxy_protocol);
-                    Server::Pop3(Arc::clone(&pop3)).start_behind(proxies, bound, pop3_limits, &drain);
+                    Server::Pop3(Arc::clone(&pop3)).start_behind(proxies, bound, &pop3_limits, &drain);
                 }
                 (Kind::Pop3s, BoundListener::Mail(bound)) => {
                     let proxies = proxies(self.config.pop3s.proxy_protocol);
-                    Server::Pop3s(Arc::clone(&pop3)).start_behind(proxies, bound, pop3_limits, &drain);
+                    Server::Pop3s(Arc::clone(&pop3s)).start_behind(proxies, bound, &pop3_limits, &drain);
                 }
                 (Kind::Lmtp, BoundListener::Mail(bound)) => {
                     let proxies = proxies(self.config.lmtp.proxy_protocol);
-                    Server::Lmtp(Arc::clone(&lmtp)).start_behind(proxies, bound, lmtp_limits, &drain);
+                    Server::Lmtp(Arc::clone(&lmtp)).start_behind(proxies, bound, &lmtp_limits, &drain);
                 }
                 (_, BoundListener::Admin(listener)) => self.serve_admin(listener)?,
                 (Kind::Admin, BoundListener::Mail(_)) => {}
@@ -241,12 +269,19 @@ impl Node {
         self.config.proxy.trusted_networks.iter().copied().collect()
     }
 
+    /// Behind a proxy that is trusted to say who its clients are, it is these that are counted; until it has, it is
+    /// nobody's crowd.
+    fn uncapped_networks(&self) -> Networks {
+        let uncapped = self.config.pop3.uncapped_networks.iter();
+        uncapped.chain(&self.config.proxy.trusted_networks).copied().collect()
+    }
+
     fn proxies(&self, metrics: &Metrics) -> ProxyProtocol {
         let timeout = self.config.proxy.header_timeout;
         ProxyProtocol::new(self.trusted_networks(), timeout, self.config.log.client_addresses, metrics)
     }
 
-    fn pop3(&self, name: &str, metrics: &Metrics) -> Pop3Service {
+    fn pop3(&self, name: &str, tls: Option<TlsIdentity>, metrics: &Metrics) -> Pop3Service {
         let config = Pop3Config {
             plaintext_auth: self.config.pop3.plaintext_auth,
             mechanisms: self.config.pop3.mechanisms.clone(),
@@ -269,7 +304,7 @@ impl Node {
             config,
             self.parts.authenticator.clone(),
             self.parts.maildrops.clone(),
-            self.tls.clone(),
+            tls,
             self.parts.tenancy.clone(),
             metrics.clone(),
         )

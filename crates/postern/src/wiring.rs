@@ -12,7 +12,7 @@ use blob::{
     BlobLayout, ChecksumMode, DiskConfig, DiskStore, Keyring, MasterKey, ObjectStore, Packs, PacksConfig,
     S3Config, S3Store,
 };
-use frontend::{Sessions, Tenancy};
+use frontend::{Sessions, Tenancy, TicketSecret};
 use index::{Postgres, PostgresConfig, Sqlite, Store};
 use maildrop::{
     Deliveries, FairGate, Maildrops, NodeId, Pace, Pacer, Releaser, TenantCache, Throttle, TrafficLog,
@@ -76,6 +76,8 @@ pub(crate) struct Parts {
     pub(crate) maildrops: Maildrops,
     pub(crate) deliveries: Deliveries,
     pub(crate) tenancy: Tenancy,
+    /// What session tickets are sealed by.
+    pub(crate) ticket_secret: TicketSecret,
     /// Pace tenants for as long as they are kept.
     _pacers: [Pacer; 2],
 }
@@ -107,6 +109,7 @@ impl Parts {
         };
         let master_key = master_key(config)?;
         let (check, decoy_key) = (master_key.check_value(), master_key.decoy_key());
+        let ticket_secret = TicketSecret::new(master_key.ticket_secret());
         if store.index.key_check(&check).await? != check {
             return Err(WrongKey.into());
         }
@@ -193,6 +196,7 @@ impl Parts {
                 storing,
             ),
             tenancy,
+            ticket_secret,
             _pacers: pacers,
             store,
             managed,

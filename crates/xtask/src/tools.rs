@@ -14,7 +14,7 @@ use anyhow::bail;
 use crate::{layout::Layout, sys};
 
 /// The programs the tests use, and the Debian packages that bring them.
-const MAIL_TOOLS: [(&str, &str); 18] = [
+const MAIL_TOOLS: [(&str, &str); 19] = [
     ("curl", "curl"),
     ("python3", "python3"),
     ("fetchmail", "fetchmail"),
@@ -25,6 +25,7 @@ const MAIL_TOOLS: [(&str, &str); 18] = [
     // Of the whole of Perl, Net::POP3 included; `perl` itself is in perl-base.
     ("corelist", "perl"),
     ("kill", "procps"),
+    ("ip", "iproute2"),
     ("unshare", "util-linux"),
     ("postfix", "postfix"),
     ("promtool", "prometheus"),
@@ -58,6 +59,11 @@ pub(crate) fn schemathesis(layout: &Layout) -> anyhow::Result<PathBuf> {
 /// Finds or installs the OpenID provider.
 pub(crate) fn oidc(layout: &Layout) -> anyhow::Result<PathBuf> {
     npm::oidc(layout)
+}
+
+/// Finds or installs a Python with the libraries of SASL clients.
+pub(crate) fn sasl(layout: &Layout) -> anyhow::Result<PathBuf> {
+    venv::sasl(layout)
 }
 
 /// Finds or installs the servers, and these programs (with their packages).

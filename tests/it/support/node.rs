@@ -23,13 +23,21 @@ pub(crate) struct NodeOptions {
     /// More of the configuration, sections or `section.key = value` lines.
     pub(crate) extra: String,
     pub(crate) tls: bool,
+    /// Whether POP3 is reached from other machines, and passwords are taken in the clear from there.
+    pub(crate) from_elsewhere: bool,
     /// How long answers to refused logins wait, at first and at most.
     pub(crate) failure_delay: (&'static str, &'static str),
 }
 
 impl NodeOptions {
     pub(crate) fn embedded() -> Self {
-        Self { stores: Stores::Embedded, extra: String::new(), tls: false, failure_delay: ("1ms", "20ms") }
+        Self {
+            stores: Stores::Embedded,
+            extra: String::new(),
+            tls: false,
+            from_elsewhere: false,
+            failure_delay: ("1ms", "20ms"),
+        }
     }
 
     pub(crate) fn servers() -> Self {
@@ -69,8 +77,14 @@ impl Node {
             xtask::services::free_ports().unwrap().map(|port: u16| SocketAddr::from(([127, 0, 0, 1], port)));
         let at = |name: &str| dir.path().join(name).display().to_string();
         fs::write(dir.path().join("admin-token"), TOKEN).unwrap();
+        let everywhere = |addr: SocketAddr| SocketAddr::from(([0, 0, 0, 0], addr.port()));
+        let (listen, listen_tls, plaintext) = if options.from_elsewhere {
+            (everywhere(pop3), everywhere(pop3s), "plaintext_auth = \"always\"\n")
+        } else {
+            (pop3, pop3s, "")
+        };
         let mut text = format!(
-            "[pop3]\nlisten = [\"{pop3}\"]\n[lmtp]\nlisten = [\"{lmtp}\", \"unix:{}\"]\n\
+            "[pop3]\nlisten = [\"{listen}\"]\n{plaintext}[lmtp]\nlisten = [\"{lmtp}\", \"unix:{}\"]\n\
              [admin]\nlisten = [\"{admin}\"]\ntoken_file = \"{}\"\n\
              [auth]\nargon2_memory_kib = 64\nfailure_delay = \"{}\"\nfailure_delay_max = \"{}\"\n",
             at("lmtp.sock"),
@@ -81,7 +95,7 @@ impl Node {
         if options.tls {
             write_certificate(dir.path());
             text += &format!(
-                "[pop3s]\nlisten = [\"{pop3s}\"]\n[tls]\ncertificate_file = \"{}\"\nkey_file = \"{}\"\n",
+                "[pop3s]\nlisten = [\"{listen_tls}\"]\n[tls]\ncertificate_file = \"{}\"\nkey_file = \"{}\"\n",
                 at("cert.pem"),
                 at("key.pem")
             );

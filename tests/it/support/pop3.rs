@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use socket2::{Domain, Socket, Type};
+
 /// A connection, encrypted or not.
 pub(crate) trait Duplex: Read + Write {}
 impl<T: Read + Write> Duplex for T {}
@@ -112,6 +114,16 @@ pub(crate) fn unstuffed(body: &[u8]) -> Vec<u8> {
         message.extend_from_slice(line.strip_prefix(b".").unwrap_or(line));
     }
     message
+}
+
+/// A connection from an address of this machine.
+pub(crate) fn connect_from(source: [u8; 4], to: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream
 }
 
 /// Connects and logs in.

@@ -32,6 +32,7 @@ pub struct MasterKey {
     seal: LessSafeKey,
     check: [u8; 32],
     decoy: [u8; 32],
+    tickets: [u8; 32],
     id: [u8; KEY_ID_OCTETS],
 }
 
@@ -60,6 +61,11 @@ impl MasterKey {
         self.decoy
     }
 
+    /// What keys of TLS session tickets are derived from: the same on every node.
+    pub fn ticket_secret(&self) -> [u8; 32] {
+        self.tickets
+    }
+
     /// Each use has a key of its own, so that what is published (check value, id) has no bearing on what
     /// seals. The octets given are random already, so HKDF's extract step is not needed (RFC 5869 §3.3).
     fn from_octets(octets: &[u8; 32]) -> Option<Self> {
@@ -70,6 +76,7 @@ impl MasterKey {
             check: derive(&master, b"postern master key v1: check value")?,
             id: derive(&master, b"postern master key v1: key id")?,
             decoy: derive(&master, b"postern master key v1: decoys")?,
+            tickets: derive(&master, b"postern master key v1: session tickets")?,
         })
     }
 

@@ -6,6 +6,8 @@ use maildrop::LoginMechanism;
 use pop3_proto::Verb;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Registry};
 
+use crate::seats::Full;
+
 use super::{Active, WireOctets, counter, durations, gauges, pairs, seconds_since, words};
 
 /// How a login may end; [`Pop3Metrics::logins`] and two histograms share these words.
@@ -13,13 +15,14 @@ const LOGIN_OUTCOMES: [&str; 4] = ["ok", "bad_credentials", "in_use", "unavailab
 /// How opening a maildrop may end.
 const OPEN_OUTCOMES: [&str; 4] = ["ok", "in_use", "stale", "unavailable"];
 /// How a session may end.
-const ENDS: [&str; 11] = [
+const ENDS: [&str; 12] = [
     "quit",
     "commit_failed",
     "gone",
     "stalled",
     "idle",
     "closing",
+    "taken_over",
     "bad_commands",
     "refused_logins",
     "foreign_protocol",
@@ -51,6 +54,7 @@ impl Listener {
 pub(crate) struct Pop3Metrics {
     sessions_active: IntGaugeVec,
     pub(crate) sessions_ended: IntCounterVec,
+    pub(crate) connections_refused: IntCounterVec,
     /// By verb: looked up once, as commands are many.
     commands: Vec<CommandMetrics>,
     logins: IntCounterVec,
@@ -58,6 +62,7 @@ pub(crate) struct Pop3Metrics {
     login_duration: HistogramVec,
     open_duration: HistogramVec,
     pub(crate) lock_conflicts: IntCounter,
+    pub(crate) lock_takeovers: IntCounter,
     pub(crate) messages_retrieved: IntCounter,
     pub(crate) octets_retrieved: IntCounter,
     pub(crate) messages_deleted: IntCounter,
@@ -116,6 +121,13 @@ impl Pop3Metrics {
                 "reason",
                 &ENDS,
             )?,
+            connections_refused: pairs(
+                registry,
+                "pop3_connections_refused_total",
+                "POP3 connections that there was no seat for, by which limit",
+                ["listener", "limit"],
+                [&LISTENERS, &[Full::All.as_str(), Full::Source.as_str(), Full::Strangers.as_str()]],
+            )?,
             commands,
             logins: pairs(
                 registry,
@@ -149,6 +161,11 @@ impl Pop3Metrics {
                 registry,
                 "pop3_lock_conflicts_total",
                 "logins refused because another session holds the maildrop's lock",
+            )?,
+            lock_takeovers: counter(
+                registry,
+                "pop3_lock_takeovers_total",
+                "logins that took a maildrop's lock over from a session whose client was silent",
             )?,
             messages_retrieved: counter(
                 registry,

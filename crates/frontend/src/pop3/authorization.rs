@@ -1,6 +1,6 @@
 //! AUTHORIZATION: until somebody is who they say, and holds their maildrop's lock.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use auth::{AuthError, Password, Penalty, Verified};
 use maildrop::{
@@ -149,10 +149,18 @@ impl Session<'_> {
                 span.record("tenant.id", tracing::field::display(maildrop.tenant_id()));
                 span.record("mailbox.id", tracing::field::display(maildrop.mailbox_id()));
                 self.tally.user = Some(name.into());
+                self.seat.logged_in();
                 self.lines.set_max_auth_octets(0);
                 self.logged_in = Some(self.service.tenancy.sessions.log_in(self.id));
                 if let Some(logged_in) = &self.logged_in {
                     self.wire.end_with(logged_in.ended.clone());
+                }
+                if maildrop.was_taken_over() {
+                    info!("maildrop was taken over from a session whose client was silent");
+                    metrics.pop3.lock_takeovers.inc();
+                }
+                if let Some(after) = maildrop.rules().mailbox.takeover_after() {
+                    self.wire.watch(after, maildrop.silence());
                 }
                 let login_counted = Traffic { logins: 1, ..Traffic::default() };
                 self.count_traffic(&maildrop, login_counted);
@@ -207,7 +215,7 @@ impl Session<'_> {
             "login was refused"
         );
         // A client that does not wait has its answer all the same: it connects again, and waits longer.
-        self.wire.pause(delay.delay).await
+        self.wait(delay.delay).await
     }
 
     /// Counts a login whose client gave up when it knew that it was refused.
@@ -215,6 +223,16 @@ impl Session<'_> {
         let refused = refused(AuthError::BadCredentials { tenant: None });
         self.service.metrics.pop3.login(mechanism, refused.outcome, Instant::now());
         self.penalize(name, mechanism, &refused).await
+    }
+
+    /// Waits before a refusal is told. A client that goes meanwhile gives its place to others, and keeps its source's: it
+    /// has to wait as long for the next try as if it had stayed.
+    async fn wait(&mut self, delay: Duration) -> Result<(), End> {
+        match self.wire.pause_while_there(delay).await? {
+            None => Ok(()),
+            Some(left) if self.seat.owe(left) => Err(End::Gone(std::io::ErrorKind::ConnectionAborted.into())),
+            Some(left) => self.wire.pause(left).await,
+        }
     }
 
     async fn open(&self, login: &str, mechanism: LoginMechanism, how: How) -> Result<OpenMaildrop, Refused> {
@@ -336,7 +354,7 @@ impl Session<'_> {
                 face = accepted.face;
                 Ok(accepted.stream)
             }
-            Stream::Tls(_) | Stream::Unix(_) => Err(std::io::ErrorKind::Unsupported.into()),
+            Stream::Tls(..) | Stream::Unix(_) => Err(std::io::ErrorKind::Unsupported.into()),
         };
         match self.wire.replace_stream(upgrade).await {
             Ok(()) => {

@@ -33,7 +33,8 @@ impl Session<'_> {
             .any(|with_binding| kind(with_binding).0 == mechanism && offered.contains(with_binding));
         let hostname = &self.service.config.hostname;
         let mut server = Exchange::new(mechanism, plus, plus_offered, bindings, hostname)
-            .for_names_at(self.default_domain());
+            .for_names_at(self.default_domain())
+            .with_addresses(self.wire.client_addresses());
         let mut token = initial;
         let how = loop {
             let response = token.as_ref().map(Token::expose);
@@ -78,6 +79,7 @@ impl Session<'_> {
 /// Which way to log in a mechanism is, and whether in its form with channel binding.
 pub(super) fn kind(mechanism: Mechanism) -> (LoginMechanism, bool) {
     match mechanism {
+        Mechanism::External => (LoginMechanism::External, false),
         Mechanism::ScramSha256Plus => (LoginMechanism::ScramSha256, true),
         Mechanism::ScramSha256 => (LoginMechanism::ScramSha256, false),
         Mechanism::ScramSha1Plus => (LoginMechanism::ScramSha1, true),

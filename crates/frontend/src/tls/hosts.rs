@@ -7,21 +7,22 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use maildrop::{
     LoginMechanism, LoginSettings,
     port::{BlobError, BlobStore, Directory, HostCertificate, IndexError},
 };
-use rustls::{
-    ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use tokio::{
     sync::{OnceCell, Semaphore},
     time::Instant,
 };
 use tracing::warn;
 
-use super::{Terms, TlsError};
+use super::{
+    ClientAuth, TlsError,
+    terms::{Presents, Served, Terms},
+};
 
 /// What the key of a certificate is sealed for; the admin API seals it for the same.
 const PURPOSE: &str = "tls";
@@ -50,9 +51,8 @@ pub struct HostCertificates {
 struct Shared {
     directory: Arc<dyn Directory>,
     blob: Arc<dyn BlobStore>,
-    /// One key of tickets for all hosts: one of each certificate's own would be lost with every new look at the
-    /// directory. No ticket of one host resumes a session with another, for the host stands in it.
-    terms: Terms,
+    /// What is negotiated. A ticket is good for its host's certificate alone.
+    terms: ArcSwap<Terms>,
     hosts: moka::sync::Cache<String, Slot>,
     /// What was found last for hosts that are some tenant's: no name that is nobody's takes a place here.
     last: moka::sync::Cache<String, Arc<Host>>,
@@ -72,8 +72,10 @@ struct Answer {
 /// A host of a tenant.
 #[derive(Debug)]
 pub(super) struct Host {
-    /// What is negotiated with its clients.
-    pub(super) config: Arc<ServerConfig>,
+    /// What is presented to its clients.
+    pub(super) served: Arc<Served>,
+    /// Under these terms. Once there are others it is presented no longer.
+    terms: Arc<Terms>,
     /// What its clients are told and offered.
     pub(super) face: Arc<HostFace>,
 }
@@ -104,8 +106,14 @@ impl HostCertificates {
     pub fn new(directory: Arc<dyn Directory>, blob: Arc<dyn BlobStore>) -> Result<Self, TlsError> {
         let hosts = moka::sync::Cache::builder().max_capacity(HOSTS_MAX).time_to_live(KEPT).build();
         let last = moka::sync::Cache::builder().max_capacity(HOSTS_MAX).time_to_live(LAST_KEPT).build();
-        let (terms, lookups) = (Terms::new()?, Semaphore::new(LOOKUPS_MAX));
+        let terms = ArcSwap::from_pointee(Terms::new(&ClientAuth::Off, None)?);
+        let lookups = Semaphore::new(LOOKUPS_MAX);
         Ok(Self { shared: Arc::new(Shared { directory, blob, terms, hosts, last, lookups }) })
+    }
+
+    /// From now on they are presented under these terms.
+    pub(super) fn present_under(&self, terms: &Arc<Terms>) {
+        self.shared.terms.store(Arc::clone(terms));
     }
 
     /// The tenant's host of this name, if it is one and can be served.
@@ -115,7 +123,9 @@ impl HostCertificates {
             .hosts
             .entry_by_ref(host)
             // The cache lets go of what has grown old when it finds the time, and knows no failures.
-            .or_insert_with_if(Slot::default, |slot| slot.get().is_some_and(Answer::is_over))
+            .or_insert_with_if(Slot::default, |slot| {
+                slot.get().is_some_and(|answer| answer.is_over() || !self.shared.is_under_terms(answer))
+            })
             .into_value();
         slot.get_or_init(|| self.shared.look_up(host)).await.host.clone()
     }
@@ -134,6 +144,14 @@ impl Answer {
 }
 
 impl Shared {
+    fn is_under_terms(&self, answer: &Answer) -> bool {
+        answer.host.as_ref().is_none_or(|host| self.has_terms_of(host))
+    }
+
+    fn has_terms_of(&self, host: &Host) -> bool {
+        Arc::ptr_eq(&host.terms, &self.terms.load())
+    }
+
     async fn look_up(&self, name: &str) -> Answer {
         let found = match tokio::time::timeout(LOOKUP_TIMEOUT, self.find(name)).await {
             Ok(found) => found,
@@ -149,6 +167,7 @@ impl Shared {
             }
             Err(error) => {
                 let last = if passes(&error) { self.last.get(name) } else { None };
+                let last = last.filter(|host| self.has_terms_of(host));
                 warn!(
                     host = name,
                     error = error.as_ref() as &dyn std::error::Error,
@@ -170,14 +189,17 @@ impl Shared {
         let chain = chain.map_err(|_| "chain is no PEM")?;
         let opened = self.blob.open_secret(tenant, &key, PURPOSE, &certificate.sealed_key).await?;
         let key = PrivateKeyDer::from_pem_slice(&opened).map_err(|_| "key is no PEM")?;
-        let config = self.terms.config(chain, key)?;
+        let leaf = chain.first().cloned().ok_or("chain is empty")?;
+        let terms = self.terms.load_full();
+        let presents = Presents::new(chain, key, None, &terms.provider)?;
+        let served = terms.serve(leaf, presents, tenant.as_uuid().as_bytes())?;
         let face = HostFace {
             greeting: policy.greeting,
             default_domain: login.default_domain.as_deref().map(Arc::from),
             login,
             taken: policy.login_mechanisms,
         };
-        Ok(Some(Arc::new(Host { config: Arc::new(config), face: Arc::new(face) })))
+        Ok(Some(Arc::new(Host { served: Arc::new(served), terms, face: Arc::new(face) })))
     }
 }
 

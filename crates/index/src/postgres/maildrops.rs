@@ -17,7 +17,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use maildrop::{
-    Actor, Listing, LockToken, MailboxId, MessageInfo, MessageRow, NodeId, StoredEntry, TenantId, Uid, View,
+    Actor, Credential, Listing, LockToken, MailboxId, MessageInfo, MessageRow, NodeId, StoredEntry, TenantId,
+    Uid, View,
     port::{
         CommitOutcome, Index, IndexError, KeptMore, NewMessage, OpenOutcome, OpenRequest, Pulse, RowOutcome,
         SessionInfo, Usage,
@@ -45,6 +46,17 @@ impl Index for Postgres {
         token: LockToken,
     ) -> Result<(), IndexError> {
         self.release(tenant, mailbox, token).await
+    }
+
+    async fn note_silence(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        token: LockToken,
+        credential: Credential,
+        silent: bool,
+    ) -> Result<bool, IndexError> {
+        self.note_silence(tenant, mailbox, token, credential, silent).await
     }
 
     async fn listing(

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use maildrop::{LockToken, MailboxId, NodeId, TenantId, port::OpenRequest};
+use maildrop::{Credential, LockToken, MailboxId, NodeId, TenantId, port::OpenRequest};
 use time::OffsetDateTime;
 
 /// Who holds which maildrop, and which node lives until when.
@@ -35,12 +35,15 @@ pub(super) struct Held {
     pub(super) session: String,
     pub(super) peer: String,
     pub(super) since: OffsetDateTime,
+    /// Who may take it over, while the session's client is silent.
+    silent: Option<Credential>,
 }
 
 /// What became of asking for a lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) enum Taken {
-    Yes,
+    /// It is held; from whom it was taken over, if it was from one whose client is silent.
+    Yes(Option<Box<Held>>),
     InUse,
     TooSoon,
     TooManySessions,
@@ -74,9 +77,10 @@ impl Locks {
         }
         if let Some(held) = state.held.get(&key) {
             if held.token == request.token {
-                return Taken::Yes;
+                return Taken::Yes(None);
             }
-            if state.leases.get(&held.node).is_some_and(|(_, until, _)| *until > now) {
+            let lives = state.leases.get(&held.node).is_some_and(|(_, until, _)| *until > now);
+            if lives && held.silent != Some(request.credential) {
                 return Taken::InUse;
             }
         }
@@ -87,7 +91,8 @@ impl Locks {
         if let Some(most) = request.sessions_max {
             let range = (request.tenant, MailboxId::from_uuid(uuid::Uuid::nil()))..;
             let of_tenant = state.held.range(range).take_while(|((tenant, _), _)| *tenant == request.tenant);
-            if of_tenant.count() >= most as usize {
+            // A lock that is taken over is one more to none.
+            if of_tenant.filter(|(of, _)| **of != key).count() >= most as usize {
                 return Taken::TooManySessions;
             }
         }
@@ -98,7 +103,7 @@ impl Locks {
             }
             state.opened.insert(key, now);
         }
-        state.held.insert(
+        let former = state.held.insert(
             key,
             Held {
                 token: request.token,
@@ -106,14 +111,40 @@ impl Locks {
                 session: request.session.clone(),
                 peer: request.peer.clone(),
                 since: OffsetDateTime::now_utc(),
+                silent: None,
             },
         );
-        Taken::Yes
+        Taken::Yes(former.filter(|former| former.silent.is_some()).map(Box::new))
     }
 
-    /// Whether `token` holds the lock.
-    pub(super) fn holds(&self, tenant: TenantId, mailbox: MailboxId, token: LockToken) -> bool {
-        self.state().held.get(&(tenant, mailbox)).is_some_and(|held| held.token == token)
+    /// Undoes a taking: whoever it was taken over from has it again.
+    pub(super) fn untake(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        token: LockToken,
+        former: Option<Box<Held>>,
+    ) {
+        let mut state = self.state();
+        if state.held.get(&(tenant, mailbox)).is_some_and(|held| held.token == token) {
+            match former {
+                Some(former) => state.held.insert((tenant, mailbox), *former),
+                None => state.held.remove(&(tenant, mailbox)),
+            };
+        }
+    }
+
+    /// Notes who may take the lock that `token` holds over, if anybody; whether it does hold it.
+    pub(super) fn note_silence(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        token: LockToken,
+        silent: Option<Credential>,
+    ) -> bool {
+        let mut state = self.state();
+        let held = state.held.get_mut(&(tenant, mailbox)).filter(|held| held.token == token);
+        held.map(|held| held.silent = silent).is_some()
     }
 
     /// Gives the lock back, if `token` holds it.

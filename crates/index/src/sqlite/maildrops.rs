@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use maildrop::{
-    Actor, Listing, LockToken, MailboxId, MessageInfo, MessageRow, NodeId, StoredEntry, TenantId, Uid, View,
+    Actor, Credential, Listing, LockToken, MailboxId, MessageInfo, MessageRow, NodeId, StoredEntry, TenantId,
+    Uid, View,
     port::{
         CommitOutcome, Index, IndexError, KeptMore, NewMessage, OpenOutcome, OpenRequest, Pulse, RowOutcome,
         SessionInfo, Usage,
@@ -44,6 +45,17 @@ impl Index for Sqlite {
     ) -> Result<(), IndexError> {
         self.locks.release(tenant, mailbox, token);
         Ok(())
+    }
+
+    async fn note_silence(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        token: LockToken,
+        credential: Credential,
+        silent: bool,
+    ) -> Result<bool, IndexError> {
+        Ok(self.locks.note_silence(tenant, mailbox, token, silent.then_some(credential)))
     }
 
     async fn listing(

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use index::Store;
 use maildrop::{
-    Actor, Address, Digest, Domain, DomainName, Extent, LockToken, Mailbox, MailboxId, MailboxSettings,
-    NewMailbox, NodeId, PackId, SealedKey, State, StoredEntry, Tenant, TenantId, TenantName, TenantSettings,
-    Uid, View,
+    Actor, Address, Credential, Digest, Domain, DomainName, Extent, LockToken, Mailbox, MailboxId,
+    MailboxSettings, NewMailbox, NodeId, PackId, SealedKey, State, StoredEntry, Tenant, TenantId, TenantName,
+    TenantSettings, Uid, View,
     port::{Conflict, NewMessage, OpenOutcome, OpenRequest, Opened, RowOutcome},
 };
 use time::OffsetDateTime;
@@ -127,6 +127,7 @@ pub(crate) fn request(tenant: TenantId, mailbox: MailboxId, node: NodeId, token:
         mailbox,
         tenant_revision: 1,
         credential_version: 1,
+        credential: Credential::Password,
         token,
         node,
         session: format!("s{}", &token.as_uuid().simple().to_string()[..8]),

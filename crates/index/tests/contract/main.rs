@@ -20,6 +20,7 @@ mod locks;
 mod postgres_only;
 mod records;
 mod sessions;
+mod takeover;
 mod tenancy;
 mod update;
 
@@ -75,6 +76,10 @@ contract! {
     locks::a_retired_node_holds_nothing,
     locks::a_live_node_keeps_its_locks,
     locks::counters_are_those_after_the_lock,
+    takeover::a_silent_clients_lock_is_taken_over,
+    takeover::only_the_same_credential_takes_over,
+    takeover::of_a_crowd_one_takes_over,
+    takeover::a_commit_and_a_taking_over_exclude_each_other,
     update::deletes_and_gives_the_lock_back,
     update::a_lost_lock_deletes_nothing,
     update::what_vanished_is_not_counted_twice,

@@ -1,11 +1,11 @@
 //! What only PostgreSQL, or only a schema check, can show.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use index::{Postgres, PostgresConfig, SchemaError, Sqlite, Store};
 use maildrop::{
-    LockToken, Uid,
-    port::{OpenRequest, RowOutcome},
+    Credential, LockToken, Uid,
+    port::{OpenOutcome, OpenRequest, RowOutcome},
 };
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
 
@@ -355,5 +355,42 @@ async fn a_password_set_by_an_older_binary_forgets_its_verifiers() {
     sqlx::query("UPDATE credentials SET password_hash = 'another'").execute(&mut connection).await.unwrap();
     assert_eq!(kept().await, None);
     drop(connection);
+    backend.end().await;
+}
+
+/// Binaries of schema version 5 run beside new ones: they call the function they know, which knows of no silence.
+#[tokio::test]
+async fn an_older_binary_takes_nobody_over_and_inherits_no_silence() {
+    let backend = Backend::postgres().await;
+    let store = &backend.store;
+    let tenant = tenant(store, "one").await;
+    let a = mailbox(store, tenant, "a@one.test", None).await;
+    let (dying, older) = (node(store, Duration::from_secs(1)).await, node(store, LONG).await);
+    let (silent, _) = opened(store, tenant, a, dying).await;
+    assert!(store.index.note_silence(tenant, a, silent, Credential::Password, true).await.unwrap());
+    let mut connection = backend.connect().await;
+    let token = LockToken::generate();
+    let mut open_as_before = async || {
+        let outcome: i32 = sqlx::query_scalar(
+            "SELECT outcome FROM open_maildrops($1, ARRAY[$2], ARRAY[$3], ARRAY[1::bigint], ARRAY[1::bigint],
+                                                ARRAY[$4], ARRAY['s'], ARRAY['p'], ARRAY[0::float8],
+                                                ARRAY[NULL::integer], interval '10 s')",
+        )
+        .bind(older.as_uuid())
+        .bind(tenant.as_uuid())
+        .bind(a.as_uuid())
+        .bind(token.as_uuid())
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+        outcome
+    };
+    assert_eq!(open_as_before().await, 1, "in use");
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert_eq!(open_as_before().await, 0, "of a dead node");
+    // What was noted of the dead node's session is not of this one.
+    let newer = node(store, LONG).await;
+    assert_eq!(open(store, tenant, a, newer).await.1, OpenOutcome::InUse);
+    assert!(!store.index.note_silence(tenant, a, silent, Credential::Password, true).await.unwrap());
     backend.end().await;
 }

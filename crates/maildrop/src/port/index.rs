@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use time::OffsetDateTime;
 
 use crate::{
-    Actor, Address, Digest, Listing, LockToken, MailboxId, MessageInfo, MessageRow, NodeId, StoredEntry,
-    TenantId, Uid, UniqueId, View,
+    Actor, Address, Credential, Digest, Listing, LockToken, MailboxId, MessageInfo, MessageRow, NodeId,
+    StoredEntry, TenantId, Uid, UniqueId, View,
 };
 
 /// The mailbox index.
@@ -23,6 +23,18 @@ pub trait Index: Send + Sync + std::fmt::Debug {
     /// Gives the lock back, if `token` still holds it. Safe to repeat.
     async fn release(&self, tenant: TenantId, mailbox: MailboxId, token: LockToken)
     -> Result<(), IndexError>;
+
+    /// Notes of the lock that `token` holds whether its session's client is `silent`: it said nothing for long, and
+    /// nothing that is sent to it is answered. While that is noted, whoever comes with the same `credential` takes the
+    /// lock over. `false` where `token` does not hold the lock any longer. Safe to repeat.
+    async fn note_silence(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        token: LockToken,
+        credential: Credential,
+        silent: bool,
+    ) -> Result<bool, IndexError>;
 
     /// The maildrop's messages with a uid under `before`, as this view has them.
     async fn listing(
@@ -211,6 +223,8 @@ pub struct OpenRequest {
     pub tenant_revision: i64,
     /// The version of the credential that was verified.
     pub credential_version: i64,
+    /// What the login was proved by.
+    pub credential: Credential,
     /// The token the lock shall be held by.
     pub token: LockToken,
     /// The node the session runs on.
@@ -249,6 +263,9 @@ pub struct Opened {
     pub octets: u64,
     /// The uid the next message will get: what has one at or above it came later and is not seen.
     pub next_uid: Uid,
+    /// Whether the lock was taken over from a session whose client was silent
+    /// ([`note_silence`](Index::note_silence)).
+    pub taken_over: bool,
 }
 
 /// What became of UPDATE.

@@ -26,14 +26,7 @@ impl Config {
         if !(1..=19).contains(&self.pack.compression_level) {
             return wrong("pack.compression_level", "must be between 1 and 19");
         }
-        match (&self.tls.certificate_file, &self.tls.key_file) {
-            (Some(_), None) => return wrong("tls.key_file", "is missing, but tls.certificate_file is given"),
-            (None, Some(_)) => return wrong("tls.certificate_file", "is missing, but tls.key_file is given"),
-            (None, None) if !self.pop3s.listen.is_empty() => {
-                return wrong("tls.certificate_file", "is missing, but pop3s.listen is given");
-            }
-            _ => {}
-        }
+        self.check_tls()?;
         if !self.admin.listen.is_empty() && self.admin.token.is_none() && self.admin.token_file.is_none() {
             return wrong("admin.token_file", "is missing, but admin.listen is given");
         }

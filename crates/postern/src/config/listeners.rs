@@ -8,7 +8,22 @@ use frontend::{ListenAddr, Network, PlaintextAuth};
 use maildrop::LoginMechanism;
 use serde::Deserialize;
 
-use super::types::{Secret, duration, list, mechanisms, optional_domain, parsed, plaintext_auth};
+use super::{
+    tls::AskClients,
+    types::{Secret, duration, list, mechanisms, optional, optional_domain, parsed, plaintext_auth},
+};
+
+/// Loopback, RFC 1918, RFC 4193, and link-local addresses.
+const PRIVATE: [&str; 8] = [
+    "127.0.0.0/8",
+    "::1",
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "169.254.0.0/16",
+    "fc00::/7",
+    "fe80::/10",
+];
 
 /// POP3 in the clear, with STLS where there is a certificate.
 #[derive(Debug, Clone, Deserialize)]
@@ -26,6 +41,15 @@ pub(crate) struct Pop3 {
     /// Whether connections over TCP begin with a PROXY header: `off`, `require`. Default: `off`.
     #[serde(deserialize_with = "parsed")]
     pub(crate) proxy_protocol: ProxyMode,
+    /// The chain presented here (by STLS), PEM. Default: that of `[tls]`.
+    pub(crate) certificate_file: Option<PathBuf>,
+    /// Its key, PEM.
+    pub(crate) key_file: Option<PathBuf>,
+    /// Whether clients are asked for certificates here: `off`, `optional`, `required`. Default: as `[tls]` says.
+    #[serde(deserialize_with = "optional")]
+    pub(crate) client_auth: Option<AskClients>,
+    /// The authorities that sign clients' certificates, PEM. Default: those of `[tls]`.
+    pub(crate) client_ca_file: Option<PathBuf>,
     /// Whether trusted proxies may say for whom they log in, by XCLIENT or XOIP. Holds for POP3S, too.
     /// Default: false.
     pub(crate) xclient: bool,
@@ -43,8 +67,16 @@ pub(crate) struct Pop3 {
     pub(crate) default_domain: Option<String>,
     /// Connections at once, of this listener and of POP3S each. Default: 20,000.
     pub(crate) connections_max: usize,
-    /// Connections at once from one address; 0 for no limit. Default: 0, for behind a proxy all are one.
+    /// Connections at once from one source (an IPv4 address, an IPv6 /64; four times as many from a /48), of this
+    /// listener and of POP3S each; 0 for no limit. Default: 500.
     pub(crate) connections_per_source_max: usize,
+    /// Those of them that have not logged in; 0 for no limit. Default: 50. There is none for a day after somebody logged
+    /// in from there.
+    pub(crate) strangers_per_source_max: usize,
+    /// Sources without such limits: those behind which there are many. Default: this machine and private networks, where
+    /// balancers are that do not say for whom they connect. Trusted proxies have none either.
+    #[serde(deserialize_with = "list")]
+    pub(crate) uncapped_networks: Vec<Network>,
 }
 
 impl Default for Pop3 {
@@ -55,13 +87,19 @@ impl Default for Pop3 {
             plaintext_auth: defaults.plaintext_auth,
             mechanisms: defaults.mechanisms,
             proxy_protocol: ProxyMode::default(),
+            certificate_file: None,
+            key_file: None,
+            client_auth: None,
+            client_ca_file: None,
             xclient: false,
             login_timeout: defaults.login_timeout,
             idle_timeout: defaults.idle_timeout,
             write_timeout: defaults.write_timeout,
             default_domain: None,
             connections_max: 20_000,
-            connections_per_source_max: 0,
+            connections_per_source_max: 500,
+            strangers_per_source_max: 50,
+            uncapped_networks: PRIVATE.iter().filter_map(|network| network.parse().ok()).collect(),
         }
     }
 }
@@ -79,6 +117,15 @@ pub(crate) struct Pop3s {
     /// The domain of login names that have none. Default: that of `pop3`.
     #[serde(deserialize_with = "optional_domain")]
     pub(crate) default_domain: Option<String>,
+    /// The chain presented here, PEM. Default: that of `[tls]`.
+    pub(crate) certificate_file: Option<PathBuf>,
+    /// Its key, PEM.
+    pub(crate) key_file: Option<PathBuf>,
+    /// Whether clients are asked for certificates here: `off`, `optional`, `required`. Default: as `[tls]` says.
+    #[serde(deserialize_with = "optional")]
+    pub(crate) client_auth: Option<AskClients>,
+    /// The authorities that sign clients' certificates, PEM. Default: those of `[tls]`.
+    pub(crate) client_ca_file: Option<PathBuf>,
 }
 
 /// LMTP.
@@ -192,16 +239,6 @@ impl Default for Admin {
             requests_burst: defaults.requests.burst as u32,
         }
     }
-}
-
-/// The server's certificate; without one there is no STLS and no POP3S.
-#[derive(Debug, Clone, Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Tls {
-    /// The chain, PEM, leaf first.
-    pub(crate) certificate_file: Option<PathBuf>,
-    /// The key, PEM.
-    pub(crate) key_file: Option<PathBuf>,
 }
 
 /// Logins.

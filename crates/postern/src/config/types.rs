@@ -103,6 +103,15 @@ pub(super) fn optional_domain<'de, D: Deserializer<'de>>(d: D) -> Result<Option<
     Ok(Some(domain.to_string()))
 }
 
+/// The same, where there need be none.
+pub(super) fn optional<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: fmt::Display>,
+{
+    parsed(deserializer).map(Some)
+}
+
 /// A list of such things; a single one, or several with commas between, may stand for a list.
 pub(super) fn list<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
@@ -138,7 +147,7 @@ pub(super) fn mechanisms<'de, D: Deserializer<'de>>(
     };
     let unknown = |name: &str| {
         D::Error::custom(format!(
-            "\"{name}\" is none of PLAIN, LOGIN, SCRAM-SHA-256, SCRAM-SHA-1, CRAM-MD5, OAUTHBEARER, XOAUTH2 and APOP"
+            "\"{name}\" is none of PLAIN, LOGIN, SCRAM-SHA-256, SCRAM-SHA-1, EXTERNAL, CRAM-MD5, OAUTHBEARER, XOAUTH2 and APOP"
         ))
     };
     names.iter().map(|name| known(name).ok_or_else(|| unknown(name))).collect()

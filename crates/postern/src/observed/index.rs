@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use maildrop::{
-    Actor, Listing, LockToken, MailboxId, MessageInfo, MessageRow, NodeId, StoredEntry, TenantId, Uid, View,
+    Actor, Credential, Listing, LockToken, MailboxId, MessageInfo, MessageRow, NodeId, StoredEntry, TenantId,
+    Uid, View,
     port::{
         CommitOutcome, Index, IndexError, KeptMore, NewMessage, OpenOutcome, OpenRequest, Pulse, RowOutcome,
         SessionInfo, Usage,
@@ -42,6 +43,19 @@ impl Index for ObservedIndex {
         token: LockToken,
     ) -> Result<(), IndexError> {
         self.observer.observe("release", self.index.release(tenant, mailbox, token)).await
+    }
+
+    async fn note_silence(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        token: LockToken,
+        credential: Credential,
+        silent: bool,
+    ) -> Result<bool, IndexError> {
+        self.observer
+            .observe("note_silence", self.index.note_silence(tenant, mailbox, token, credential, silent))
+            .await
     }
 
     async fn listing(

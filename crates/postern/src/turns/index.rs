@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use maildrop::{
-    Actor, Listing, LockToken, MailboxId, MessageInfo, MessageRow, NodeId, StoredEntry, TenantId, Uid, View,
+    Actor, Credential, Listing, LockToken, MailboxId, MessageInfo, MessageRow, NodeId, StoredEntry, TenantId,
+    Uid, View,
     port::{
         CommitOutcome, Index, IndexError, KeptMore, NewMessage, OpenOutcome, OpenRequest, Pulse, RowOutcome,
         SessionInfo, Usage,
@@ -28,6 +29,18 @@ impl Index for InTurn<dyn Index> {
     ) -> Result<(), IndexError> {
         let _turn = self.turns.take(Some(tenant)).await?;
         self.inner.release(tenant, mailbox, token).await
+    }
+
+    async fn note_silence(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        token: LockToken,
+        credential: Credential,
+        silent: bool,
+    ) -> Result<bool, IndexError> {
+        let _turn = self.turns.take(Some(tenant)).await?;
+        self.inner.note_silence(tenant, mailbox, token, credential, silent).await
     }
 
     async fn listing(

@@ -12,6 +12,7 @@
 //! | `POSTERN_TEST_WEED` | SeaweedFS's binary, to start a server of one's own |
 //! | `POSTERN_TEST_SCHEMATHESIS` | schemathesis, to try the admin API by its OpenAPI document |
 //! | `POSTERN_TEST_OIDC` | directory that an OpenID provider can be imported from |
+//! | `POSTERN_TEST_SASL` | a Python with `scramp` and `OpenSSL`, to log in with channel binding |
 //! | `POSTERN_TEST_BIN` | the built `postern` |
 //! | `POSTERN_TEST_TMP` | a fresh directory, removed after a run that passed |
 
@@ -60,8 +61,8 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> anyhow::Result<ExitCode> {
     }
     let servers = tools::for_tests(layout)?;
     let schemathesis = tools::schemathesis(layout)?;
-    let oidc = tools::oidc(layout)?;
-    let fixture = Fixture::start(&dir, &servers, schemathesis, oidc)?;
+    let clients = Clients { oidc: tools::oidc(layout)?, sasl: tools::sasl(layout)? };
+    let fixture = Fixture::start(&dir, &servers, schemathesis, clients)?;
     if let Some(mut build) = build {
         let status = build.wait()?;
         if !status.success() {
@@ -110,22 +111,33 @@ impl Runner {
     }
 }
 
+/// What independent clients and providers are run by.
+struct Clients {
+    oidc: PathBuf,
+    sasl: PathBuf,
+}
+
 /// The servers that tests share. Those that kill a server start one of their own.
 struct Fixture {
     postgres: Postgres,
     seaweed: Seaweed,
     schemathesis: PathBuf,
-    oidc: PathBuf,
+    clients: Clients,
     tmp: PathBuf,
 }
 
 impl Fixture {
-    fn start(dir: &RunDir, servers: &Servers, schemathesis: PathBuf, oidc: PathBuf) -> anyhow::Result<Self> {
+    fn start(
+        dir: &RunDir,
+        servers: &Servers,
+        schemathesis: PathBuf,
+        clients: Clients,
+    ) -> anyhow::Result<Self> {
         let tmp = dir.path().join("tmp");
         fs::create_dir(&tmp).context("create directory for tests")?;
         let seaweed = Seaweed::start(&servers.weed, dir.path().join("s3"))?;
         let postgres = Postgres::start(PostgresOptions::new(&servers.postgres_bin, dir.path().join("pg")))?;
-        Ok(Self { postgres, seaweed, schemathesis, oidc, tmp })
+        Ok(Self { postgres, seaweed, schemathesis, clients, tmp })
     }
 
     fn run(
@@ -153,7 +165,8 @@ impl Fixture {
             .env("POSTERN_TEST_PG_BIN", &servers.postgres_bin)
             .env("POSTERN_TEST_WEED", &servers.weed)
             .env("POSTERN_TEST_SCHEMATHESIS", &self.schemathesis)
-            .env("POSTERN_TEST_OIDC", &self.oidc)
+            .env("POSTERN_TEST_OIDC", &self.clients.oidc)
+            .env("POSTERN_TEST_SASL", &self.clients.sasl)
             .env("POSTERN_TEST_BIN", binary)
             .env("POSTERN_TEST_TMP", &self.tmp);
     }

