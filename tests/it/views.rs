@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Node, NodeOptions, deliver, login, message};
+use crate::support::{Node, NodeOptions, Pop3, deliver, login, message};
 
 #[track_caller]
 fn patch(node: &Node, address: &str, policy: &Value) {
@@ -40,4 +40,48 @@ fn views_of_policy_leave_out_and_nothing_else() {
         let mut pop3 = login(node.pop3, &a, "pw");
         assert_eq!(pop3.list("LIST").len(), 3);
     }
+}
+
+/// `recent:` and `+recent` leave out what is older than the policy says, in whatever way somebody logs in.
+#[test]
+fn the_recent_view_is_asked_for_by_the_login_name() {
+    let (node, a) = Node::start(&NodeOptions::servers()).with_mailbox("a");
+    for tag in ["old", "older", "new"] {
+        deliver(node.lmtp, &a, &message(tag, 1000));
+    }
+    let aged = |uid: u32, days: u32| {
+        node.stores().execute(&format!(
+            "UPDATE messages SET received_at = received_at - interval '{days} days' WHERE uid = {uid}"
+        ));
+    };
+    aged(1, 31);
+    aged(2, 8);
+    let tagged = a.replace('@', "+recent@");
+    let all = login(node.pop3, &a, "pw").list("UIDL");
+    assert_eq!(all.len(), 3);
+    for name in [format!("recent:{a}"), tagged.clone(), tagged.to_uppercase()] {
+        let mut pop3 = login(node.pop3, &name, "pw");
+        let stat = pop3.ok("STAT");
+        let octets = pop3.retr(1).len() + pop3.retr(2).len();
+        assert_eq!(stat, format!("+OK 2 {octets}"), "{name}");
+        let unique_ids: Vec<_> = pop3.list("UIDL").iter().map(|line| line[2..].to_owned()).collect();
+        assert_eq!(unique_ids, [&all[1][2..], &all[2][2..]], "{name}");
+        pop3.ok("QUIT");
+    }
+    patch(&node, &a, &json!({ "recent_days": 7 }));
+    let plain = |name: &str| {
+        use base64::Engine as _;
+        base64::engine::general_purpose::STANDARD.encode(format!("\0{name}\0pw"))
+    };
+    let mut pop3 = Pop3::connect(node.pop3).unwrap();
+    pop3.ok(&format!("AUTH PLAIN {}", plain(&tagged)));
+    assert_eq!(pop3.list("LIST").len(), 1);
+    // Deleting in the view deletes what is seen and nothing else.
+    pop3.ok("DELE 1");
+    pop3.ok("QUIT");
+    assert_eq!(login(node.pop3, &tagged, "pw").ok("STAT"), "+OK 0 0");
+    assert_eq!(login(node.pop3, &a, "pw").list("UIDL"), all[..2]);
+    let mut pop3 = Pop3::connect(node.pop3).unwrap();
+    pop3.ok(&format!("USER {tagged}"));
+    assert!(pop3.err("PASS wrong").starts_with("-ERR [AUTH]"));
 }

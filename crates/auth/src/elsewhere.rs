@@ -7,7 +7,7 @@ use maildrop::{
     port::{Account, Clock as _, LoginDomain, LoginLookup, SystemClock},
 };
 
-use crate::{AuthError, Authenticator, Password, Verified, address_of, at_domain, backend::Backend};
+use crate::{AuthError, Authenticator, Password, Verified, address_of, backend::Backend, sasl::at_domain};
 
 impl Authenticator {
     /// Verifies a password by the back end of its tenant. It is asked whether there is such a mailbox or not, so that

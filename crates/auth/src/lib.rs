@@ -35,7 +35,7 @@ pub use metrics::Metrics;
 pub use networks::{Network, NetworkError, Networks};
 pub use password::Password;
 pub use penalties::{Penalties, Penalty, PenaltyConfig};
-pub use sasl::{ChannelBindings, Exchange, SaslReply, Verifiers, Wanted, apop_timestamp, at_domain};
+pub use sasl::{ChannelBindings, Exchange, LoginName, SaslReply, Verifiers, Wanted, apop_timestamp};
 pub use scheme::{StoredPassword, StoredPasswordError};
 pub use sealed::Sealed;
 pub use verified::VerifiedCache;

@@ -63,6 +63,7 @@ pub struct Exchange {
     /// Named in challenges.
     hostname: String,
     login: Option<String>,
+    recent: bool,
     /// The domain of names that have none.
     default_domain: Option<Arc<str>>,
     state: State,
@@ -111,9 +112,18 @@ impl Exchange {
         bindings: ChannelBindings,
         hostname: &str,
     ) -> Self {
-        let hostname = hostname.to_owned();
-        let (addresses, login, default_domain, state) = (Vec::new(), None, None, State::Start);
-        Self { mechanism, plus, plus_offered, bindings, addresses, hostname, login, default_domain, state }
+        Self {
+            mechanism,
+            plus,
+            plus_offered,
+            bindings,
+            addresses: Vec::new(),
+            hostname: hostname.to_owned(),
+            login: None,
+            recent: false,
+            default_domain: None,
+            state: State::Start,
+        }
     }
 
     /// The same, where names without a domain are of this one.
@@ -122,9 +132,16 @@ impl Exchange {
         Self { default_domain, ..self }
     }
 
-    /// A name with its domain.
-    fn named(&self, login: &str) -> String {
-        at_domain(login.to_owned(), self.default_domain.as_deref())
+    /// What the client said it is, without what it said beside.
+    fn named(&mut self, said: &str) -> String {
+        let LoginName { name, recent } = LoginName::read(said, self.default_domain.as_deref());
+        self.recent |= recent;
+        name
+    }
+
+    /// Whether the client asked for the recent view ([`LoginName::recent`]).
+    pub fn recent(&self) -> bool {
+        self.recent
     }
 
     /// With a client that showed a certificate with these mail addresses, which was verified.
@@ -260,7 +277,8 @@ impl Exchange {
     ) -> Result<SaslReply, AuthError> {
         let Some(response) = response else { return Ok(self.prompt(b"")) };
         let authzid = external::authzid(response).map_err(|Malformed| bad())?;
-        let (login, verified) = authenticator.verify_external(&self.addresses, authzid).await;
+        let authzid = if authzid.is_empty() { String::new() } else { self.named(authzid) };
+        let (login, verified) = authenticator.verify_external(&self.addresses, &authzid).await;
         self.login = Some(login);
         Ok(SaslReply::Verified(Box::new(verified?)))
     }
@@ -329,8 +347,34 @@ impl Exchange {
     }
 }
 
+/// What a client says it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoginName {
+    /// The login name, with its domain.
+    pub name: String,
+    /// Whether only recent messages are asked for: `recent:` was before the name, or `+recent` at the end of its local
+    /// part. No mailbox is told from another by these.
+    pub recent: bool,
+}
+
+impl LoginName {
+    /// Reads what a client said. Names without a domain are of `default_domain`.
+    pub fn read(said: &str, default_domain: Option<&str>) -> Self {
+        const PREFIX: &str = "recent:";
+        const TAG: &str = "+recent";
+        let is = |part: Option<&str>, mark: &str| part.is_some_and(|part| part.eq_ignore_ascii_case(mark));
+        let prefixed = is(said.get(..PREFIX.len()), PREFIX);
+        let said = if prefixed { &said[PREFIX.len()..] } else { said };
+        let (local, domain) = said.split_at(said.rfind('@').unwrap_or(said.len()));
+        let end = local.len().saturating_sub(TAG.len());
+        let tagged = end > 0 && is(local.get(end..), TAG);
+        let name = if tagged { format!("{}{domain}", &local[..end]) } else { said.to_owned() };
+        Self { name: at_domain(name, default_domain), recent: prefixed || tagged }
+    }
+}
+
 /// A login name with its domain: this one where it has none.
-pub fn at_domain(login: String, default_domain: Option<&str>) -> String {
+pub(crate) fn at_domain(login: String, default_domain: Option<&str>) -> String {
     match default_domain {
         Some(domain) if !login.contains('@') => format!("{login}@{domain}"),
         _ => login,
@@ -363,4 +407,31 @@ pub(crate) fn canonical(name: &str) -> String {
 /// A name as SASL compares them: SASLprep where it takes it (RFC 4013), else as it is.
 pub(crate) fn prepared(name: &str) -> Cow<'_, str> {
     stringprep::saslprep(name).unwrap_or(Cow::Borrowed(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_may_ask_for_recent_messages() {
+        let check = |said, name: &str, recent| {
+            let read = LoginName::read(said, Some("d.test"));
+            assert_eq!((read.name.as_str(), read.recent), (name, recent), "{said}");
+        };
+        check("a@b.test", "a@b.test", false);
+        check("recent:a@b.test", "a@b.test", true);
+        check("Recent:a", "a@d.test", true);
+        check("a+recent@b.test", "a@b.test", true);
+        check("a+RECENT", "a@d.test", true);
+        check("recent:a+recent@b.test", "a@b.test", true);
+        check("a+x+recent@b.test", "a+x@b.test", true);
+        check("+recent@b.test", "+recent@b.test", false);
+        check("a+recently@b.test", "a+recently@b.test", false);
+        check("a@+recent", "a@+recent", false);
+        check("é+recent@b.test", "é@b.test", true);
+        check("recent", "recent@d.test", false);
+        check("recent:", "@d.test", true);
+        check("", "@d.test", false);
+    }
 }

@@ -100,6 +100,11 @@ pub struct Policy {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(minimum = 1))]
     pub listed_max: Option<u32>,
+    /// Days that the recent view goes back, which a login gets with `recent:` before its name or `+recent` at the end of
+    /// its local part. Default: 30.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(minimum = 1, maximum = 36500))]
+    pub recent_days: Option<u32>,
     /// The text of the greeting, where the certificate asked for (SNI) tells the tenant. Default: the node's.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(max_length = 200))]
@@ -237,6 +242,8 @@ pub struct Rules {
 
 /// Days that deleted messages are kept at most where the tenant's limits do not say.
 const KEPT_DAYS_MAX: u32 = 30;
+/// Days that the recent view goes back where the policy does not say.
+const RECENT_DAYS: u32 = 30;
 /// Days that `hide` keeps a message where the policy does not say.
 const HIDE_DAYS: u32 = 30;
 
@@ -261,6 +268,7 @@ impl Policy {
             undelete_days: self.undelete_days.or(other.undelete_days),
             message_order: self.message_order.or(other.message_order),
             listed_max: self.listed_max.or(other.listed_max),
+            recent_days: self.recent_days.or(other.recent_days),
             greeting: self.greeting.clone().or_else(|| other.greeting.clone()),
             suspended_reply: self.suspended_reply.or(other.suspended_reply),
             client_workarounds: self.client_workarounds.clone().or_else(|| other.client_workarounds.clone()),
@@ -276,6 +284,9 @@ impl Policy {
         }
         if days(self.hide_days, 1) {
             return Some(("hide_days", "is 1 to 36500 days"));
+        }
+        if days(self.recent_days, 1) {
+            return Some(("recent_days", "is 1 to 36500 days"));
         }
         if days(self.undelete_days, 0) {
             return Some(("undelete_days", "is 0 to 36500 days"));
@@ -315,6 +326,11 @@ impl Policy {
     pub fn takeover_after(&self) -> Option<Duration> {
         let secs = self.takeover_after_secs.unwrap_or(TAKEOVER_AFTER_SECS);
         (secs > 0).then(|| Duration::from_secs(secs.max(TAKEOVER_AFTER_SECS_MIN).into()))
+    }
+
+    /// How far the recent view goes back.
+    pub fn recent_window(&self) -> Duration {
+        Duration::from_hours(24) * self.recent_days.unwrap_or(RECENT_DAYS)
     }
 
     /// Whether this workaround is wanted.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use auth::{AuthError, Password, Penalty, Verified};
+use auth::{AuthError, LoginName, Password, Penalty, Verified};
 use maildrop::{
     Access, Form, LoginMechanism, LoginScope, OpenError, OpenMaildrop, State, TenantId, View, port::Traffic,
 };
@@ -10,6 +10,7 @@ use pop3_proto::{
     ApopCredentials, Authorization, AuthorizationStep, CloseReason, Credentials, DropListing, Login, Refusal,
     StartTls, Terms, Tls, Transaction, Verb,
 };
+use time::OffsetDateTime;
 use tracing::{debug, info, warn};
 
 use super::{Session, Tenancy, sasl::Exchanged};
@@ -30,6 +31,8 @@ pub(super) enum Authorized {
 pub(super) struct Proof {
     /// The name the client gave; empty where it did not get so far.
     pub(super) login: String,
+    /// Whether only recent messages are asked for.
+    pub(super) recent: bool,
     pub(super) mechanism: LoginMechanism,
     pub(super) how: How,
 }
@@ -127,21 +130,21 @@ impl Session<'_> {
     /// Verifies an APOP digest.
     async fn apop(&self, credentials: ApopCredentials) -> Proof {
         let ApopCredentials { login, digest } = credentials;
-        let login = auth::at_domain(login, self.default_domain().as_deref());
+        let LoginName { name: login, recent } = LoginName::read(&login, self.default_domain().as_deref());
         let timestamp = self.apop.as_deref().unwrap_or_default();
         let how = match self.service.authenticator.verify_apop(&login, timestamp, digest).await {
             Ok(verified) => How::Verified(Box::new(verified)),
             Err(error) => How::Refused(error),
         };
-        Proof { login, mechanism: LoginMechanism::Apop, how }
+        Proof { login, recent, mechanism: LoginMechanism::Apop, how }
     }
 
     /// Verifies who it is and takes the maildrop's lock.
     async fn log_in(&mut self, login: Login, proof: Proof) -> Result<Authorized, Refusing> {
         let start = Instant::now();
         let metrics = &self.service.metrics;
-        let Proof { login: name, mechanism, how } = proof;
-        let refused = match self.open(&name, mechanism, how).await {
+        let Proof { login: name, recent, mechanism, how } = proof;
+        let refused = match self.open(&name, recent, mechanism, how).await {
             Ok(maildrop) => {
                 metrics.pop3.login(mechanism, "ok", start);
                 metrics.tenants.login(maildrop.tenant_id(), "ok");
@@ -235,7 +238,13 @@ impl Session<'_> {
         }
     }
 
-    async fn open(&self, login: &str, mechanism: LoginMechanism, how: How) -> Result<OpenMaildrop, Refused> {
+    async fn open(
+        &self,
+        login: &str,
+        recent: bool,
+        mechanism: LoginMechanism,
+        how: How,
+    ) -> Result<OpenMaildrop, Refused> {
         let authenticator = &self.service.authenticator;
         let (mut verified, password) = match how {
             How::Password(password) => {
@@ -260,7 +269,7 @@ impl Session<'_> {
                 continue;
             }
             let start = Instant::now();
-            let opened = self.open_maildrop(&verified.access, &peer).await;
+            let opened = self.open_maildrop(&verified.access, recent, &peer).await;
             self.service.metrics.pop3.opened(open_outcome(&opened), start);
             match opened {
                 Ok(maildrop) => return Ok(maildrop),
@@ -289,13 +298,18 @@ impl Session<'_> {
         }
     }
 
-    async fn open_maildrop(&self, access: &Access, peer: &str) -> Result<OpenMaildrop, OpenError> {
+    async fn open_maildrop(
+        &self,
+        access: &Access,
+        recent: bool,
+        peer: &str,
+    ) -> Result<OpenMaildrop, OpenError> {
         let maildrop = self.service.maildrops.open(access, self.id.as_str(), peer).await?;
         let policy = &access.rules.mailbox;
         let view = View {
             form: if self.wording.utf8 { Form::Native } else { Form::Ascii },
             order: policy.message_order.unwrap_or_default(),
-            since: None,
+            since: recent.then(|| OffsetDateTime::now_utc() - policy.recent_window()),
             last: policy.listed_max,
         };
         Ok(maildrop.seen_as(view).await?)
@@ -380,8 +394,8 @@ impl Proof {
     /// By USER and PASS.
     fn of(credentials: &Credentials, default_domain: Option<&str>) -> Self {
         let password = Password::new(credentials.password.expose().to_vec());
-        let login = auth::at_domain(credentials.login.clone(), default_domain);
-        Self { login, mechanism: LoginMechanism::User, how: How::Password(password) }
+        let LoginName { name: login, recent } = LoginName::read(&credentials.login, default_domain);
+        Self { login, recent, mechanism: LoginMechanism::User, how: How::Password(password) }
     }
 }
 

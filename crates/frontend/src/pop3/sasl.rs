@@ -71,8 +71,8 @@ impl Session<'_> {
                 Err(error) => break How::Refused(error),
             }
         };
-        let login = server.login().unwrap_or_default().to_owned();
-        Ok(Exchanged::Proof(exchange.end(), Box::new(Proof { login, mechanism, how })))
+        let (login, recent) = (server.login().unwrap_or_default().to_owned(), server.recent());
+        Ok(Exchanged::Proof(exchange.end(), Box::new(Proof { login, recent, mechanism, how })))
     }
 }
 
