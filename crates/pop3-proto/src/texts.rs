@@ -1,6 +1,6 @@
 //! All that the server says to people, in every language it speaks: one catalogue.
 //!
-//! A text is one line of at most [`MAX_TEXT_OCTETS`]. Response codes (RFC 2449 §8) and numbers are the replies', and
+//! A text is one line of at most 440 octets. Response codes (RFC 2449 §8) and numbers are the replies', and
 //! the same in every language.
 
 use crate::language::Language;

@@ -285,9 +285,9 @@ pub enum CommitOutcome {
 pub struct NewMessage {
     /// The mailbox.
     pub mailbox: MailboxId,
-    /// Octets that RETR will send, `Delivered-To` included, in [`Form::Ascii`].
+    /// Octets that RETR will send, `Delivered-To` included, in [`Form::Ascii`](crate::Form::Ascii).
     pub octets: u64,
-    /// By how many of them that is more than in [`Form::Native`], where the two differ.
+    /// By how many of them that is more than in [`Form::Native`](crate::Form::Native), where the two differ.
     pub ascii_extra: Option<i64>,
     /// Octets of the stored header.
     pub header_octets: u64,
