@@ -262,7 +262,7 @@ impl Backend {
     pub(crate) async fn holder(&self, token: &str) -> Result<Option<String>, Away> {
         let Some(oauth) = &self.oauth else { return Ok(None) };
         match oauth.holder(token, &self.turns, &self.metrics).await {
-            Ok(holder) => Ok(holder),
+            Ok(holder) => Ok(holder.filter(|holder| Address::is_plain(holder))),
             Err(error) => Err(self.away(&*error)),
         }
     }

@@ -247,8 +247,8 @@ impl Authenticator {
         login: &str,
         hash: sasl::Hash,
     ) -> Result<(Option<Account>, sasl::ScramVerifier), AuthError> {
-        let account = self.account(login).await?;
-        let verifiers = self.sealed.answer(account.as_ref()).await?;
+        let (tenant, account) = self.account(login).await?;
+        let verifiers = self.sealed.answer(tenant, account.as_ref()).await?;
         match verifiers.and_then(|verifiers| verifiers.scram(hash)) {
             Some(verifier) => Ok((account, verifier)),
             None => Ok((None, self.sealed.decoy(hash, login))),
@@ -261,8 +261,8 @@ impl Authenticator {
         login: &str,
         is_good: impl Fn(&[u8]) -> bool,
     ) -> Result<Verified, AuthError> {
-        let account = self.account(login).await?;
-        let verifiers = self.sealed.answer(account.as_ref()).await?;
+        let (tenant, account) = self.account(login).await?;
+        let verifiers = self.sealed.answer(tenant, account.as_ref()).await?;
         let secret = verifiers.and_then(|verifiers| verifiers.secret());
         // Computed for nobody too, so that it takes as long.
         let good = is_good(secret.as_ref().map_or(b"", |secret| secret.as_slice()));
@@ -282,8 +282,8 @@ impl Authenticator {
         self.verify_by_secret(login, |secret| sasl::apop_is_good(timestamp, digest, secret)).await
     }
 
-    /// The account of this name, if its passwords are kept here.
-    async fn account(&self, login: &str) -> Result<Option<Account>, AuthError> {
+    /// The tenant of the name's domain, and the account of this name, if its passwords are kept here.
+    async fn account(&self, login: &str) -> Result<(Option<TenantId>, Option<Account>), AuthError> {
         let LoginLookup { domain, account } = match address_of(login) {
             Some(address) => self.look_up(&address).await?,
             // Looked up all the same, as an address nobody can have.
@@ -297,9 +297,9 @@ impl Authenticator {
             && let Some(backend) = self.backend(domain).await?
             && !backend.is_internal()
         {
-            return Ok(None);
+            return Ok((Some(domain.tenant), None));
         }
-        Ok(account)
+        Ok((domain.map(|domain| domain.tenant), account))
     }
 
     /// Keeps what the mailbox's policy wants of a password that was just verified, by and by.

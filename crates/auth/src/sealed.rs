@@ -1,15 +1,11 @@
 //! Verifiers of passwords, sealed under their tenants' keys.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use maildrop::{
     MailboxId, TenantCache, TenantId,
     port::{Account, BlobError, BlobStore, IndexError},
 };
-use tokio::time::Instant;
 
 use crate::{
     AuthError,
@@ -22,12 +18,15 @@ pub struct Sealed {
     blob: Arc<dyn BlobStore>,
     tenants: TenantCache,
     decoy_key: DecoyKey,
-    keys_away: Arc<Mutex<Option<Instant>>>,
+    /// Tenants whose keys could not be used lately.
+    keys_away: moka::sync::Cache<TenantId, ()>,
 }
 
-/// After a key could not be used, nobody is told for so long that a name has no verifier: whether it has one is found
-/// out by its key alone, and only names that exist have keys.
+/// After a tenant's key could not be used, nobody is told for so long that a name of the tenant has no verifier: only
+/// those that have one need the key.
 const KEYS_AWAY: Duration = Duration::from_secs(30);
+/// Tenants of which that is remembered (P6).
+const KEYS_AWAY_MAX: u64 = 10_000;
 
 #[derive(Clone)]
 struct DecoyKey([u8; 32]);
@@ -42,26 +41,31 @@ impl Sealed {
     /// Sealing by these keys. What names without a verifier are answered with is made by `decoy_key`, which all nodes
     /// have and nobody else.
     pub fn new(blob: Arc<dyn BlobStore>, tenants: TenantCache, decoy_key: [u8; 32]) -> Self {
-        Self { blob, tenants, decoy_key: DecoyKey(decoy_key), keys_away: Arc::default() }
+        let keys_away =
+            moka::sync::Cache::builder().max_capacity(KEYS_AWAY_MAX).time_to_live(KEYS_AWAY).build();
+        Self { blob, tenants, decoy_key: DecoyKey(decoy_key), keys_away }
     }
 
-    /// What is kept of the account's password, to answer a client by. While keys cannot be used, names without
-    /// verifiers are answered as those with.
-    pub(crate) async fn answer(&self, account: Option<&Account>) -> Result<Option<Verifiers>, AuthError> {
+    /// What is kept of the account's password, to answer a client by; `tenant` is that of its domain. While the tenant's
+    /// key cannot be used, names without verifiers are answered as those with.
+    pub(crate) async fn answer(
+        &self,
+        tenant: Option<TenantId>,
+        account: Option<&Account>,
+    ) -> Result<Option<Verifiers>, AuthError> {
         let opened = match account {
             Some(account) => self.open(account).await,
             None => Ok(None),
         };
-        let mut away = self.keys_away.lock().unwrap_or_else(PoisonError::into_inner);
-        match opened {
-            Ok(None) if away.is_some_and(|since| since.elapsed() < KEYS_AWAY) => {
+        match (opened, tenant) {
+            (Ok(None), Some(tenant)) if self.keys_away.contains_key(&tenant) => {
                 Err(AuthError::Unavailable(None))
             }
-            Err(error) => {
-                *away = Some(Instant::now());
+            (Err(error), Some(tenant)) => {
+                self.keys_away.insert(tenant, ());
                 Err(error)
             }
-            opened => opened,
+            (opened, _) => opened,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use maildrop::{Access, Address};
+use maildrop::{Access, Address, MailboxId, TenantId};
 
 use crate::{Password, Verified};
 
@@ -21,6 +21,9 @@ pub struct VerifiedCache {
 struct Offline {
     /// Of name and password.
     digest: [u8; 32],
+    /// Whose it was: an address may become another's.
+    tenant: TenantId,
+    mailbox: MailboxId,
     tenant_revision: i64,
     credential_version: i64,
     at: Instant,
@@ -44,6 +47,8 @@ impl VerifiedCache {
     pub(crate) fn keep_for_offline(&self, login: &Address, password: &Password, access: &Access) {
         let offline = Offline {
             digest: self.digest(login, password),
+            tenant: access.tenant,
+            mailbox: access.mailbox,
             tenant_revision: access.tenant_revision,
             credential_version: access.credential_version,
             at: Instant::now(),
@@ -62,6 +67,7 @@ impl VerifiedCache {
     ) -> bool {
         self.offline.get(&self.name(login)).is_some_and(|offline| {
             offline.digest == self.digest(login, password)
+                && (offline.tenant, offline.mailbox) == (access.tenant, access.mailbox)
                 && offline.tenant_revision == access.tenant_revision
                 && offline.credential_version == access.credential_version
                 && offline.at.elapsed() < within
@@ -108,7 +114,7 @@ impl VerifiedCache {
 mod tests {
     use std::sync::Arc;
 
-    use maildrop::{LoginScope, MailboxId, State, TenantId};
+    use maildrop::{LoginScope, State};
 
     use super::*;
 
@@ -154,6 +160,10 @@ mod tests {
         let good = |text: &str, access: &Access| cache.was_good(&login, &password(text), access, hour);
         assert!(!good("x", &access));
         cache.keep_for_offline(&login, &password("x"), &access);
+        // An address may become another mailbox's, or another tenant's, with the same small numbers.
+        assert!(good("x", &access));
+        assert!(!good("x", &Access { mailbox: MailboxId::generate(), ..access.clone() }));
+        assert!(!good("x", &Access { tenant: TenantId::generate(), ..access.clone() }));
         assert!(good("x", &access) && !good("y", &access));
         assert!(!cache.was_good(&login, &password("x"), &access, Duration::ZERO), "it may be too long ago");
         for changed in [

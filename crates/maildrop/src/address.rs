@@ -102,6 +102,12 @@ impl Address {
         Ok(Self { at: local.len(), text: format!("{local}@{domain}") })
     }
 
+    /// Whether `name` is read as what it says, but for ASCII capitals. Others may tell names from each other that are
+    /// the same address here; whoever vouches for one of those vouches for nobody.
+    pub fn is_plain(name: &str) -> bool {
+        name.is_ascii() || name.nfkc().collect::<String>().to_lowercase() == name.to_ascii_lowercase()
+    }
+
     /// The whole address as text.
     pub fn as_str(&self) -> &str {
         &self.text
@@ -193,5 +199,15 @@ mod tests {
         check("al ice@demo.test", Err(AddressError::LocalPartCharacter));
         check("al\u{0}ice@demo.test", Err(AddressError::LocalPartCharacter));
         check(&format!("{}@demo.test", "a".repeat(65)), Err(AddressError::LocalPartTooLong));
+    }
+
+    #[test]
+    fn names_that_are_folded_are_not_plain() {
+        for plain in ["alice@one.test", "Alice", "\u{e5}sa@one.test", "", "@"] {
+            assert!(Address::is_plain(plain), "{plain}");
+        }
+        for folded in ["\u{ff41}lice@one.test", "\u{c5}sa", "a\u{30a}sa", "\u{fb01}", "\u{212a}"] {
+            assert!(!Address::is_plain(folded), "{folded}");
+        }
     }
 }

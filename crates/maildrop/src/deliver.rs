@@ -19,6 +19,8 @@ use crate::{
 /// long enough for a restart, short enough for the MTA's patience (RFC 5321 §4.5.3.2.6 gives 10 minutes).
 const ROW_ATTEMPTS: u32 = 6;
 const ROW_PAUSE: Duration = Duration::from_millis(250);
+/// More than `Delivered-To` ever has.
+const DELIVERED_TO_MAX: u64 = 4096;
 
 /// The delivery service.
 #[derive(Clone, Debug)]
@@ -288,8 +290,12 @@ impl Share {
             Ok(writer) => writer,
             Err(outcome) => return vec![outcome.unwrap_or(Outcome::Temporary); rows],
         };
-        let fits =
-            |recipient: &Recipient| recipient.message_octets_max.is_none_or(|max| measured.octets <= max);
+        // Listings hold sizes of 32 bits. What is longer in ASCII is no mail.
+        let in_ascii = measured.octets.saturating_add_signed(ascii_extra.unwrap_or(0));
+        let listable = in_ascii < u64::from(u32::MAX) - DELIVERED_TO_MAX;
+        let fits = |recipient: &Recipient| {
+            listable && recipient.message_octets_max.is_none_or(|max| measured.octets <= max)
+        };
         if !self.recipients.iter().any(fits) {
             // Nobody takes it: what was written is forgotten with the writer.
             return vec![Outcome::TooLarge; rows];

@@ -22,6 +22,8 @@ use words::Writer;
 
 /// The longest field that is rewritten with care; in a longer one, 8-bit octets become question marks, one for one.
 const MAX_FIELD_OCTETS: usize = 64 * 1024;
+/// A field that would become more times as long is treated likewise.
+const MAX_GROWTH: usize = 8;
 
 /// Rewrites the header of a message that streams by.
 #[derive(Debug, Default)]
@@ -138,7 +140,17 @@ pub(crate) fn field(field: &[u8], out: &mut Vec<u8>) {
     if !name.is_ascii() {
         return mask(field, out);
     }
-    let value = &value[1..];
+    let start = out.len();
+    rewrite(name, &value[1..], out);
+    // Nothing of use grows so much.
+    if out.len() - start > MAX_GROWTH * field.len() + 1024 {
+        out.truncate(start);
+        mask(field, out);
+    }
+}
+
+/// Appends the field of this name and value.
+fn rewrite(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     // What is never closed does not take the line end with it.
     let (value, end) = match value.strip_suffix(b"\r\n") {
         Some(value) => (value, &b"\r\n"[..]),

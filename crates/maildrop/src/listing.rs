@@ -65,7 +65,7 @@ impl Listing {
             self.imported.push((self.uids.len() as u32, self.imported_text.len() as u32));
         }
         self.uids.push(uid.0);
-        // Messages over 4 GiB are refused at delivery, so that nothing is cut here.
+        // Messages over 4 GiB, in ASCII too, are refused at delivery, so that nothing is cut here.
         self.octets.push(u32::try_from(octets).unwrap_or(u32::MAX));
         self.total += octets;
     }

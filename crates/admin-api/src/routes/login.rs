@@ -1,7 +1,7 @@
 //! How a tenant's logins are verified.
 
 use axum::{extract::State, http::StatusCode, response::Response};
-use maildrop::{DomainName, LoginSettings, Tenant};
+use maildrop::{DomainName, LoginSettings, Role, Tenant};
 
 use super::{
     extract::{Body, IfMatch},
@@ -42,6 +42,13 @@ pub(super) async fn put(
 ) -> Result<Response, Problem> {
     if let Some(problem) = api.backends.problem(&settings) {
         return Err(Problem::invalid(problem.path, problem.detail));
+    }
+    // Where a secret goes is said in the same settings: the operator's are for the operator to send somewhere.
+    let file = settings.secrets().into_iter().find(|(_, secret)| secret.file.is_some());
+    if let Some((path, _)) = file
+        && caller.role != Role::PlatformAdmin
+    {
+        return Err(Problem::invalid(path, "files are for the platform's keys to name"));
     }
     let settings = with_own_domain(&api, &tenant, settings).await?;
     let (version, settings) = set(&api, &caller, &tenant, &if_match, settings).await?;

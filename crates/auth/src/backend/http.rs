@@ -10,7 +10,7 @@ use reqwest::{
 
 use super::{
     Fault,
-    reach::{Reach, ReachError, Sent},
+    reach::{Lookups, Reach, ReachError, Sent},
     tls,
 };
 
@@ -42,10 +42,11 @@ impl Http {
         connections_max: usize,
     ) -> Result<Self, Fault> {
         let config = tls::client(ca_pem)?;
+        let lookups = Lookups::default();
         let client = |sent| {
             Client::builder()
                 .tls_backend_preconfigured(config.as_ref().clone())
-                .dns_resolver(Resolver { reach: reach.clone(), sent })
+                .dns_resolver(Resolver { reach: reach.clone(), lookups: lookups.clone(), sent })
                 .no_proxy()
                 .redirect(redirect::Policy::none())
                 .retry(reqwest::retry::never())
@@ -114,14 +115,15 @@ pub(super) async fn fetch(request: RequestBuilder, octets_max: usize) -> Result<
 
 struct Resolver {
     reach: Reach,
+    lookups: Lookups,
     sent: Sent,
 }
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let (reach, sent) = (self.reach.clone(), self.sent);
+        let (reach, lookups, sent) = (self.reach.clone(), self.lookups.clone(), self.sent);
         Box::pin(async move {
-            let found = reach.resolve(name.as_str(), 0, sent).await?;
+            let found = reach.resolve(&lookups, name.as_str(), 0, sent).await?;
             Ok(Box::new(found.into_iter()) as Addrs)
         })
     }

@@ -19,7 +19,11 @@ use maildrop::{Address, LdapBackend};
 use rustls::ClientConfig;
 
 use super::{
-    BackendsConfig, Fault, Secrets, Unfit, after, callback::TIMEOUT_SECS, reach::Reach, secret::Secret, tls,
+    BackendsConfig, Fault, Secrets, Unfit, after,
+    callback::TIMEOUT_SECS,
+    reach::{Lookups, Reach},
+    secret::Secret,
+    tls,
 };
 use crate::Password;
 pub(super) use wire::Server;
@@ -45,6 +49,7 @@ pub(super) struct Ldap {
     whom: Whom,
     tls: Arc<ClientConfig>,
     reach: Reach,
+    lookups: Lookups,
     timeout: Duration,
     /// Connections that wait for their next use.
     idle: Mutex<Vec<(Connection, Instant)>>,
@@ -91,6 +96,7 @@ impl Ldap {
             whom,
             tls: tls::client(settings.ca_pem.as_deref())?,
             reach: config.reach.clone(),
+            lookups: Lookups::default(),
             timeout: Duration::from_secs(settings.timeout_secs.unwrap_or(TIMEOUT_SECS).into()),
             idle: Mutex::default(),
             idle_max: config.concurrent_max.min(IDLE_MAX),
@@ -119,7 +125,7 @@ impl Ldap {
         for place in self.order() {
             let Some(server) = self.servers.get(place) else { continue };
             let ask = async {
-                let mut connection = Connection::open(server, &self.reach, &self.tls).await?;
+                let mut connection = Connection::open(server, &self.reach, &self.lookups, &self.tls).await?;
                 let good = self.judge(&mut connection, address, password).await?;
                 Ok::<_, Fault>((connection, good))
             };

@@ -10,9 +10,40 @@ use std::{
     sync::Arc,
 };
 
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, sync::Semaphore};
 
 use crate::Networks;
+
+/// Names looked up at once for a tenant, and for all of them. The resolver's threads are those that hash passwords and
+/// read files too, and one that waits for a server that never answers is waited for by nobody and gone by nothing.
+const LOOKUPS_OF_TENANT: usize = 4;
+static LOOKUPS: Semaphore = Semaphore::const_new(64);
+
+/// A tenant's look-ups of names.
+#[derive(Clone, Debug)]
+pub(super) struct Lookups(Arc<Semaphore>);
+
+impl Default for Lookups {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(LOOKUPS_OF_TENANT)))
+    }
+}
+
+impl Lookups {
+    /// The addresses of a name. What it takes is given back when the resolver is done, whoever still waits for it.
+    async fn addresses(&self, host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
+        let closed = |_| std::io::Error::other("look-ups have ended");
+        let of_tenant = Arc::clone(&self.0).acquire_owned().await.map_err(closed)?;
+        let of_all = LOOKUPS.acquire().await.map_err(closed)?;
+        let host = host.to_owned();
+        let looking_up = tokio::spawn(async move {
+            let found = tokio::net::lookup_host((host.as_str(), port)).await.map(Iterator::collect);
+            drop((of_tenant, of_all));
+            found
+        });
+        looking_up.await.map_err(std::io::Error::other)?
+    }
+}
 
 /// What may be reached.
 #[derive(Clone, Debug)]
@@ -95,6 +126,7 @@ impl Reach {
     /// The addresses of a host that may be reached; an address stands for itself.
     pub(super) async fn resolve(
         &self,
+        lookups: &Lookups,
         host: &str,
         port: u16,
         sent: Sent,
@@ -102,10 +134,10 @@ impl Reach {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let found: Vec<SocketAddr> = match bare.parse::<IpAddr>() {
             Ok(address) => vec![SocketAddr::new(address, port)],
-            Err(_) => tokio::net::lookup_host((bare, port))
-                .await
-                .map_err(|error| ReachError::Io(bare.to_owned(), error))?
-                .collect(),
+            Err(_) => {
+                let found = lookups.addresses(bare, port).await;
+                found.map_err(|error| ReachError::Io(bare.to_owned(), error))?
+            }
         };
         if found.is_empty() {
             return Err(ReachError::NoAddress(bare.to_owned()));
@@ -116,9 +148,15 @@ impl Reach {
     }
 
     /// A connection to a host. The caller bounds the time.
-    pub(super) async fn connect(&self, host: &str, port: u16, sent: Sent) -> Result<TcpStream, ReachError> {
+    pub(super) async fn connect(
+        &self,
+        lookups: &Lookups,
+        host: &str,
+        port: u16,
+        sent: Sent,
+    ) -> Result<TcpStream, ReachError> {
         let mut last = None;
-        for address in self.resolve(host, port, sent).await? {
+        for address in self.resolve(lookups, host, port, sent).await? {
             match TcpStream::connect(address).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => last = Some(ReachError::Io(format!("{host} ({address})"), error)),
@@ -247,13 +285,13 @@ mod tests {
     async fn names_are_judged_by_where_they_lead() {
         let reach = Reach::default();
         for host in ["localhost", "127.0.0.1", "[::1]", "::ffff:127.0.0.1"] {
-            let refused = reach.connect(host, 1, Sent::Encrypted).await.unwrap_err();
+            let refused = reach.connect(&Lookups::default(), host, 1, Sent::Encrypted).await.unwrap_err();
             assert!(matches!(refused, ReachError::Forbidden(_)), "{host}: {refused}");
         }
         let networks: Networks = ["127.0.0.0/8".parse().unwrap()].into_iter().collect();
         let reach = Reach { networks, ..Reach::default() };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        assert!(reach.connect("127.0.0.1", port, Sent::InTheClear).await.is_ok());
+        assert!(reach.connect(&Lookups::default(), "127.0.0.1", port, Sent::InTheClear).await.is_ok());
     }
 }

@@ -19,8 +19,12 @@ pub(super) fn authzid(response: &[u8]) -> Result<&str, Malformed> {
 /// The mailbox that a certificate with these names opens for who asks for `authzid`: the one that is asked for, if it
 /// is among them, or the only one there is.
 fn chosen(names: &[String], authzid: &str) -> Option<Address> {
-    let mut addresses: Vec<Address> =
-        names.iter().take(NAMES_MAX).filter_map(|name| Address::try_from(name.as_str()).ok()).collect();
+    let mut addresses: Vec<Address> = names
+        .iter()
+        .take(NAMES_MAX)
+        .filter(|name| Address::is_plain(name))
+        .filter_map(|name| Address::try_from(name.as_str()).ok())
+        .collect();
     if authzid.is_empty() {
         addresses.dedup();
         // Of several, which one is for the client to say.

@@ -2,6 +2,9 @@
 
 use super::words::{Phrase, Writer, is_space, unescaped};
 
+/// A label has 63 octets at most (RFC 1035 §2.3.4), and its A-label is longer than it.
+const MAX_LABEL_CHARACTERS: usize = 63;
+
 /// A piece of a structured field, as it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Token<'a> {
@@ -187,6 +190,9 @@ fn in_ascii(address: &[u8]) -> Option<Vec<u8>> {
         }
         if label.is_ascii() {
             ascii.push_str(label);
+        } else if label.chars().count() > MAX_LABEL_CHARACTERS {
+            // None is so long, and the time that punycode takes grows with the square.
+            return None;
         } else {
             ascii.push_str("xn--");
             ascii.push_str(&idna::punycode::encode_str(label)?);

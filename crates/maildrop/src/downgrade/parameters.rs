@@ -2,6 +2,8 @@
 
 use super::words::{Writer, charset, is_space, unescaped};
 
+/// The longest name of a parameter that is rewritten.
+const MAX_NAME_OCTETS: usize = 64;
 /// Octets of an encoded value on one line.
 const PIECE_OCTETS: usize = 54;
 
@@ -48,12 +50,9 @@ fn parameter(part: &[u8], writer: &mut Writer<'_>) {
     let equals = said.iter().position(|&octet| octet == b'=');
     let Some((name, text)) = equals.map(|equals| said.split_at(equals)) else { return writer.masked(part) };
     let name = name.trim_ascii();
-    // One that is encoded already, or has a name that says nothing.
-    if !name.is_ascii()
-        || name.is_empty()
-        || name.ends_with(b"*")
-        || name.iter().any(|&octet| is_space(octet))
-    {
+    // One that is encoded already, or has a name that says nothing; a long one would be there again with each piece.
+    let odd = name.is_empty() || name.len() > MAX_NAME_OCTETS || name.ends_with(b"*");
+    if odd || !name.is_ascii() || name.iter().any(|&octet| is_space(octet)) {
         return writer.masked(part);
     }
     let text = unquoted(text[1..].trim_ascii());

@@ -111,6 +111,31 @@ fn identifiers_and_traces() {
     check("Received: from ü by y for a@b; today\r\n", "Received: from ?? by y for a@b; today\r\n");
 }
 
+/// No sender makes much work or many octets of few.
+#[test]
+fn fields_made_to_grow_are_masked() {
+    let grown = |field: String| {
+        let mut out = Vec::new();
+        super::field(field.as_bytes(), &mut out);
+        assert!(out.is_ascii() && out.ends_with(b"\r\n"));
+        (field.len(), out.len())
+    };
+    let long = "n".repeat(30_000);
+    let (given, got) = grown(format!("Content-Type: a; {long}={}\r\n", "ü".repeat(15_000)));
+    assert_eq!(given, got);
+    let (given, got) = grown(format!("Content-Type: a; {}={}\r\n", "n".repeat(64), "ü".repeat(30_000)));
+    assert!(got <= 8 * given + 1024, "{given} became {got}");
+    let many: String = ('\u{4e00}'..='\u{9fff}').collect();
+    let start = std::time::Instant::now();
+    let (given, got) = grown(format!("To: <a@{many}>\r\n"));
+    assert!(got < 2 * given && start.elapsed() < std::time::Duration::from_secs(1), "{:?}", start.elapsed());
+    let label = "ü".repeat(63);
+    let mut out = Vec::new();
+    super::field(format!("To: <a@{label}>, <a@{label}ü>\r\n").as_bytes(), &mut out);
+    let out = String::from_utf8(out).unwrap();
+    assert!(out.starts_with("To: <a@xn--") && out.ends_with("?= :;\r\n"), "{out}");
+}
+
 fn downgraded(message: &[u8], pieces: &[usize]) -> Vec<u8> {
     let (mut downgrade, mut out, mut left) = (Downgrade::default(), Vec::new(), message);
     let mut extra = AsciiExtra::default();

@@ -74,12 +74,13 @@ impl<'a> Writer<'a> {
 /// The encoded-words of a text.
 struct Words<'a> {
     charset: &'static str,
+    is_utf8: bool,
     left: &'a [u8],
 }
 
 impl<'a> Words<'a> {
     fn new(text: &'a [u8]) -> Self {
-        Self { charset: charset(text), left: text }
+        Self { charset: charset(text), is_utf8: str::from_utf8(text).is_ok(), left: text }
     }
 }
 
@@ -92,9 +93,9 @@ impl Iterator for Words<'_> {
         }
         let room = MAX_WORD_OCTETS - "=??B??=".len() - self.charset.len();
         let mut end = (room / 4 * 3).min(self.left.len());
-        // RFC 2047 §5: each word is whole characters. Those of UTF-8 have four octets at most.
-        if let Ok(text) = str::from_utf8(self.left) {
-            end = (0..=end).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(end);
+        // RFC 2047 §5: each word is whole characters. In UTF-8 these begin with anything but 10xxxxxx.
+        while self.is_utf8 && self.left.get(end).is_some_and(|octet| octet & 0xc0 == 0x80) {
+            end -= 1;
         }
         let (word, left) = self.left.split_at(end);
         self.left = left;

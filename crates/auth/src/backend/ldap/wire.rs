@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::ber::{Reader, message_octets, number, put, put_integer, tag};
 use crate::backend::{
     Fault,
-    reach::{Reach, Sent},
+    reach::{Lookups, Reach, Sent},
 };
 
 /// The longest message that is taken: of an entry no attribute is asked for, and DNs are short.
@@ -104,8 +104,13 @@ pub(super) enum Found {
 
 impl Connection {
     /// Connects, and encrypts the connection where that is asked for.
-    pub(super) async fn open(server: &Server, reach: &Reach, tls: &Arc<ClientConfig>) -> Result<Self, Fault> {
-        let stream = reach.connect(server.host(), server.port, server.sent()).await?;
+    pub(super) async fn open(
+        server: &Server,
+        reach: &Reach,
+        lookups: &Lookups,
+        tls: &Arc<ClientConfig>,
+    ) -> Result<Self, Fault> {
+        let stream = reach.connect(lookups, server.host(), server.port, server.sent()).await?;
         stream.set_nodelay(true)?;
         if server.tls == Tls::Never {
             return Ok(Self { stream: Box::new(stream), last_id: 0 });
