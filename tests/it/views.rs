@@ -57,7 +57,14 @@ fn the_recent_view_is_asked_for_by_the_login_name() {
     aged(1, 31);
     aged(2, 8);
     let tagged = a.replace('@', "+recent@");
-    let all = login(node.pop3, &a, "pw").list("UIDL");
+    let unique_ids = |name: &str| {
+        let mut pop3 = login(node.pop3, name, "pw");
+        let listed = pop3.list("UIDL");
+        // A session that just goes gives its lock back by and by.
+        pop3.ok("QUIT");
+        listed
+    };
+    let all = unique_ids(&a);
     assert_eq!(all.len(), 3);
     for name in [format!("recent:{a}"), tagged.clone(), tagged.to_uppercase()] {
         let mut pop3 = login(node.pop3, &name, "pw");
@@ -79,8 +86,8 @@ fn the_recent_view_is_asked_for_by_the_login_name() {
     // Deleting in the view deletes what is seen and nothing else.
     pop3.ok("DELE 1");
     pop3.ok("QUIT");
-    assert_eq!(login(node.pop3, &tagged, "pw").ok("STAT"), "+OK 0 0");
-    assert_eq!(login(node.pop3, &a, "pw").list("UIDL"), all[..2]);
+    assert!(unique_ids(&tagged).is_empty());
+    assert_eq!(unique_ids(&a), all[..2]);
     let mut pop3 = Pop3::connect(node.pop3).unwrap();
     pop3.ok(&format!("USER {tagged}"));
     assert!(pop3.err("PASS wrong").starts_with("-ERR [AUTH]"));

@@ -154,9 +154,11 @@ impl Authenticator {
     pub async fn is_current(&self, login: &str, verified: &Verified) -> Result<bool, AuthError> {
         let Some(address) = address_of(login) else { return Ok(true) };
         let LoginLookup { account, .. } = self.look_up(&address).await?;
-        let Access { tenant_revision, credential_version, .. } = verified.access;
         Ok(account.is_some_and(|account| {
-            (account.tenant_revision, account.credential_version) == (tenant_revision, credential_version)
+            let Access { tenant, mailbox, tenant_revision, credential_version, .. } = verified.access;
+            (account.tenant, account.mailbox) == (tenant, mailbox)
+                && (account.tenant_revision, account.credential_version)
+                    == (tenant_revision, credential_version)
         }))
     }
 

@@ -149,7 +149,8 @@ impl Penalties {
             let delay = inner.delay((inner.count(pair, 1.0) - MILD_MISTAKES).max(1.0));
             return Penalty { delay, by: "account" };
         }
-        let of_account = inner.count(account, 1.0);
+        // Who gives no name guesses at nobody: that is not to make others wait who give none.
+        let of_account = if login.is_empty() { 0.0 } else { inner.count(account, 1.0) };
         let of_narrow = inner.count(inner.source(network(source)), 1.0);
         let of_wide = wide_network(source).map_or(0.0, |wide| inner.count(inner.source(wide), NETWORK_SHARE));
         let of_source = of_narrow.max(of_wide);

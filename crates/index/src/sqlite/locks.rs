@@ -37,13 +37,18 @@ pub(super) struct Held {
     pub(super) since: OffsetDateTime,
     /// Who may take it over, while the session's client is silent.
     silent: Option<Credential>,
+    /// From whom it is being taken over, until that is done or undone. Whoever gives the lock up meanwhile is here no
+    /// longer, and does not get it back.
+    former: Option<Box<Held>>,
 }
 
 /// What became of asking for a lock.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Taken {
-    /// It is held; from whom it was taken over, if it was from one whose client is silent.
-    Yes(Option<Box<Held>>),
+    /// It is held; whether it is taken over from one whose client is silent, by [`Locks::keep`] or [`Locks::untake`].
+    Yes {
+        over: bool,
+    },
     InUse,
     TooSoon,
     TooManySessions,
@@ -77,7 +82,7 @@ impl Locks {
         }
         if let Some(held) = state.held.get(&key) {
             if held.token == request.token {
-                return Taken::Yes(None);
+                return Taken::Yes { over: false };
             }
             let lives = state.leases.get(&held.node).is_some_and(|(_, until, _)| *until > now);
             if lives && held.silent != Some(request.credential) {
@@ -103,7 +108,9 @@ impl Locks {
             }
             state.opened.insert(key, now);
         }
-        let former = state.held.insert(
+        let former = state.held.remove(&key).filter(|former| former.silent.is_some());
+        let over = former.is_some();
+        state.held.insert(
             key,
             Held {
                 token: request.token,
@@ -112,25 +119,28 @@ impl Locks {
                 peer: request.peer.clone(),
                 since: OffsetDateTime::now_utc(),
                 silent: None,
+                former: former.map(Box::new),
             },
         );
-        Taken::Yes(former.filter(|former| former.silent.is_some()).map(Box::new))
+        Taken::Yes { over }
     }
 
-    /// Undoes a taking: whoever it was taken over from has it again.
-    pub(super) fn untake(
-        &self,
-        tenant: TenantId,
-        mailbox: MailboxId,
-        token: LockToken,
-        former: Option<Box<Held>>,
-    ) {
+    /// A taking stays: whoever it was taken over from is forgotten.
+    pub(super) fn keep(&self, tenant: TenantId, mailbox: MailboxId, token: LockToken) {
         let mut state = self.state();
-        if state.held.get(&(tenant, mailbox)).is_some_and(|held| held.token == token) {
-            match former {
-                Some(former) => state.held.insert((tenant, mailbox), *former),
-                None => state.held.remove(&(tenant, mailbox)),
-            };
+        if let Some(held) = state.held.get_mut(&(tenant, mailbox)).filter(|held| held.token == token) {
+            held.former = None;
+        }
+    }
+
+    /// Undoes a taking: whoever it was taken over from has it again, unless it gave up meanwhile.
+    pub(super) fn untake(&self, tenant: TenantId, mailbox: MailboxId, token: LockToken) {
+        let mut state = self.state();
+        if state.held.get(&(tenant, mailbox)).is_some_and(|held| held.token == token)
+            && let Some(held) = state.held.remove(&(tenant, mailbox))
+            && let Some(former) = held.former
+        {
+            state.held.insert((tenant, mailbox), *former);
         }
     }
 
@@ -150,8 +160,11 @@ impl Locks {
     /// Gives the lock back, if `token` holds it.
     pub(super) fn release(&self, tenant: TenantId, mailbox: MailboxId, token: LockToken) {
         let mut state = self.state();
-        if state.held.get(&(tenant, mailbox)).is_some_and(|held| held.token == token) {
+        let Some(held) = state.held.get_mut(&(tenant, mailbox)) else { return };
+        if held.token == token {
             state.held.remove(&(tenant, mailbox));
+        } else if held.former.as_ref().is_some_and(|former| former.token == token) {
+            held.former = None;
         }
     }
 
@@ -226,5 +239,52 @@ impl Locks {
     fn state(&self) -> MutexGuard<'_, State> {
         // No panic can happen while it is held, so a poisoned state is still a whole one.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(tenant: TenantId, mailbox: MailboxId, node: NodeId) -> OpenRequest {
+        OpenRequest {
+            tenant,
+            mailbox,
+            tenant_revision: 1,
+            credential_version: 1,
+            credential: Credential::Password,
+            token: LockToken::generate(),
+            node,
+            session: "s".into(),
+            peer: "p".into(),
+            login_delay: Duration::ZERO,
+            sessions_max: None,
+        }
+    }
+
+    #[test]
+    fn a_taking_that_is_undone_gives_back_what_was_not_given_up() {
+        let (tenant, mailbox, node) = (TenantId::generate(), MailboxId::generate(), NodeId::generate());
+        for gives_up in [false, true] {
+            let locks = Locks::default();
+            locks.heartbeat(node, "n", Duration::from_mins(1));
+            let [silent, comer, other] = [(); 3].map(|()| request(tenant, mailbox, node));
+            assert!(matches!(locks.take(&silent), Taken::Yes { over: false }));
+            assert!(locks.note_silence(tenant, mailbox, silent.token, Some(Credential::Password)));
+            assert!(matches!(locks.take(&comer), Taken::Yes { over: true }));
+            // What the former holder is told meanwhile has it go.
+            assert!(!locks.note_silence(tenant, mailbox, silent.token, None));
+            if gives_up {
+                locks.release(tenant, mailbox, silent.token);
+            }
+            locks.untake(tenant, mailbox, comer.token);
+            assert_eq!(locks.note_silence(tenant, mailbox, silent.token, None), !gives_up);
+            let other = OpenRequest { credential: Credential::Certificate, ..other };
+            assert_eq!(
+                matches!(locks.take(&other), Taken::Yes { .. }),
+                gives_up,
+                "it is free or held, not lost"
+            );
+        }
     }
 }

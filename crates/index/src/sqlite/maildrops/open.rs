@@ -12,8 +12,8 @@ use crate::{
 
 impl Sqlite {
     pub(super) async fn open_maildrop(&self, request: OpenRequest) -> Result<OpenOutcome, IndexError> {
-        let former = match self.locks.take(&request) {
-            Taken::Yes(former) => former,
+        let taken_over = match self.locks.take(&request) {
+            Taken::Yes { over } => over,
             Taken::InUse => return Ok(OpenOutcome::InUse),
             Taken::TooSoon => return Ok(OpenOutcome::TooSoon),
             Taken::TooManySessions => return Ok(OpenOutcome::TooManySessions),
@@ -34,19 +34,20 @@ impl Sqlite {
             Ok(Some((version, revision, message_count, octets, next_uid)))
                 if (version, revision) == wanted =>
             {
+                self.locks.keep(tenant, mailbox, token);
                 Ok(OpenOutcome::Opened(Opened {
                     message_count: message_count as u64,
                     octets: octets as u64,
                     next_uid: Uid(next_uid as u64),
-                    taken_over: former.is_some(),
+                    taken_over,
                 }))
             }
             Ok(_) => {
-                self.locks.untake(tenant, mailbox, token, former);
+                self.locks.untake(tenant, mailbox, token);
                 Ok(OpenOutcome::Stale)
             }
             Err(error) => {
-                self.locks.untake(tenant, mailbox, token, former);
+                self.locks.untake(tenant, mailbox, token);
                 Err(index_error(error))
             }
         }
