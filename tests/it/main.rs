@@ -22,6 +22,7 @@ mod dev;
 mod drain;
 mod fairness;
 mod faults;
+mod gather;
 mod guessing;
 mod identity;
 mod isolation;

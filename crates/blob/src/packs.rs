@@ -1,35 +1,51 @@
 //! Messages in packs: the domain's blob store.
 
+mod ahead;
 mod builder;
 mod fetch;
 mod read;
+mod room;
 mod write;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use maildrop::{
-    EntryEnvelope, Extent, PackId, SealedKey, TenantId,
-    port::{BlobError, BlobStore, BodyStream, EntryWriter, Read},
+    EntryEnvelope, Extent, FairGate, PackId, SealedKey, StoredEntry, TenantId,
+    port::{BlobError, BlobStore, BodyStream, EntryWriter, MessageReader, Read, SealedEntry},
 };
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 
 use crate::{BlobLayout, EntryScanner, Keyring, ObjectStore, ScanItem};
+use ahead::Ahead;
 #[cfg(test)]
 pub(crate) use builder::PackBuilder;
 use fetch::Fetch;
+use room::Rooms;
 
 /// How packs are written. The defaults fit mail on S3.
 #[derive(Clone, Debug)]
 pub struct PacksConfig {
-    /// Past so many sealed octets a message is streamed alone, by multipart upload. It is also what a
-    /// smaller message may hold in memory. Default: 1 MiB.
+    /// A message of so many sealed octets is stored alone, and past a part's octets by multipart upload. It is
+    /// also what a smaller message may hold in memory. Default: 1 MiB.
     pub solo_octets: usize,
     /// Octets of a part; at least S3's 5 MiB. A large upload holds up to two of them. Default: 8 MiB.
     pub part_octets: usize,
+    /// Octets of sealed messages in memory that wait to be stored, or are being stored. Default: 64 MiB.
+    pub memory_octets: usize,
+    /// Where sealed messages go past that, and how many octets of them; past these, or where there is none, no
+    /// more of a message is read. Default: none.
+    pub spool: Option<(PathBuf, u64)>,
     /// Most large uploads at once; further ones wait, and their senders with them. Default: 8 (128 MiB).
     pub large_uploads_max: usize,
+    /// Octets that a session's messages are fetched ahead of being asked for, at most. Default: 4 MiB.
+    pub ahead_octets: u64,
+    /// Requests of one session for them at once. Default: 32.
+    pub ahead_requests: usize,
+    /// Octets that are fetched ahead for all sessions. Default: 128 MiB.
+    pub ahead_memory_octets: usize,
     /// zstd's level, 1 to 19. Default: 3, the knee of its curve on mail.
     pub compression_level: i32,
 }
@@ -38,8 +54,13 @@ impl Default for PacksConfig {
     fn default() -> Self {
         Self {
             solo_octets: 1024 * 1024,
+            memory_octets: 64 * 1024 * 1024,
+            spool: None,
             part_octets: PART_OCTETS_MIN + 3 * 1024 * 1024,
             large_uploads_max: 8,
+            ahead_octets: 4 * 1024 * 1024,
+            ahead_requests: 32,
+            ahead_memory_octets: 128 * 1024 * 1024,
             compression_level: 3,
         }
     }
@@ -60,6 +81,9 @@ struct Inner {
     layout: BlobLayout,
     config: PacksConfig,
     large_uploads: Arc<Semaphore>,
+    rooms: Rooms,
+    /// Room, in KiB, for what is fetched ahead.
+    ahead: Arc<Semaphore>,
 }
 
 impl Packs {
@@ -75,7 +99,17 @@ impl Packs {
         config.solo_octets = config.solo_octets.min(config.part_octets);
         config.compression_level = config.compression_level.clamp(1, 19);
         let large_uploads = Arc::new(Semaphore::new(config.large_uploads_max.max(1)));
-        Self { inner: Arc::new(Inner { store, keyring, layout, config, large_uploads }) }
+        // One message must always find room.
+        config.memory_octets = config.memory_octets.max(2 * config.solo_octets);
+        let rooms = Rooms::new(config.memory_octets, config.spool.clone());
+        let ahead = (config.ahead_memory_octets / 1024).min(Semaphore::MAX_PERMITS);
+        let ahead = Arc::new(Semaphore::new(ahead));
+        Self { inner: Arc::new(Inner { store, keyring, layout, config, large_uploads, rooms, ahead }) }
+    }
+
+    /// Octets of memory that messages may still take up before they are spooled, or wait.
+    pub fn memory_free(&self) -> usize {
+        self.inner.rooms.memory_free()
     }
 
     /// Reads a whole pack front to back and gives `each` what is in it, damage included. Needs no index and
@@ -154,6 +188,14 @@ impl BlobStore for Packs {
         Ok(Box::new(write::Writer::new(Arc::clone(&self.inner), tenant, &key, &envelope)?))
     }
 
+    async fn store_pack(
+        &self,
+        tenant: TenantId,
+        entries: Vec<SealedEntry>,
+    ) -> Result<Vec<StoredEntry>, BlobError> {
+        self.inner.store_pack(tenant, entries).await
+    }
+
     async fn read(
         &self,
         tenant: TenantId,
@@ -163,7 +205,11 @@ impl BlobStore for Packs {
     ) -> Result<BodyStream, BlobError> {
         let key = self.inner.keyring.open(tenant, key).await?;
         let name = self.inner.layout.pack(tenant, extent.pack);
-        read::open(Arc::clone(&self.inner.store), name, tenant, key, extent, read).await
+        read::open(Arc::clone(&self.inner.store), name, tenant, key, extent, read, Bytes::new()).await
+    }
+
+    fn reader(&self, tenant: TenantId, turns: FairGate) -> Box<dyn MessageReader> {
+        Box::new(Ahead::new(Arc::clone(&self.inner), tenant, turns))
     }
 
     async fn ready(&self) -> Result<(), BlobError> {

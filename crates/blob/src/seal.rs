@@ -102,6 +102,16 @@ impl EntrySealer {
         &mut self.sealed
     }
 
+    /// Octets of the chunk that is not full yet.
+    pub(crate) fn unsealed(&self) -> usize {
+        self.chunk.len()
+    }
+
+    /// Octets sealed and not taken yet, and of the chunk that is not full.
+    pub(crate) fn held(&self) -> usize {
+        self.sealed.len() + self.chunk.len()
+    }
+
     fn flush_chunk(&mut self) -> Result<(), BlobError> {
         let mut chunk = std::mem::take(&mut self.chunk);
         if !chunk.is_empty() {

@@ -1,24 +1,26 @@
 //! Delivery: a message comes in, its octets go to the blob store, then its rows to the index, then it is
 //! acknowledged (P1).
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use futures_util::future::join_all;
 use time::OffsetDateTime;
 use tracing::{error, warn};
 
 use crate::{
-    Address, EntryEnvelope, FairGate, MailboxId, Measure, Measured, State, StoredEntry, SuspendedReply,
-    TenantCache, TenantId, Throttle, Uid, delivered_to,
+    Address, EntryEnvelope, FairGate, FairPermit, GatherConfig, MailboxId, Measure, Measured, State,
+    SuspendedReply, TenantCache, TenantId, Throttle, Uid, delivered_to,
     downgrade::{self, AsciiExtra},
+    gather::{Gatherer, make_rows},
     party_of,
-    port::{BlobError, BlobStore, Directory, EntryWriter, Index, IndexError, NewMessage, RowOutcome},
+    port::{
+        BlobError, BlobStore, Directory, EntryWriter, Index, IndexError, NewMessage, PackedEntry, RowOutcome,
+        Sealed,
+    },
 };
 
-/// How often, and after how long a pause, rows are tried again when the database went away in the middle:
-/// long enough for a restart, short enough for the MTA's patience (RFC 5321 §4.5.3.2.6 gives 10 minutes).
-const ROW_ATTEMPTS: u32 = 6;
-const ROW_PAUSE: Duration = Duration::from_millis(250);
+/// Octets sealed in one turn.
+const PIECE_OCTETS: usize = 64 * 1024;
 /// More than `Delivered-To` ever has.
 const DELIVERED_TO_MAX: u64 = 4096;
 
@@ -34,6 +36,7 @@ pub struct Deliveries {
     asking: FairGate,
     /// Turns for storing what came in.
     storing: FairGate,
+    gatherer: Gatherer,
 }
 
 /// A mailbox a message goes to, and the address that led there.
@@ -114,7 +117,16 @@ impl Deliveries {
         asking: FairGate,
         storing: FairGate,
     ) -> Self {
-        Self { directory, index, blob, tenants, throttle, asking, storing }
+        let (to, rows) = (Arc::clone(&blob), Arc::clone(&index));
+        let gatherer = Gatherer::new(to, rows, storing.clone(), GatherConfig::default());
+        Self { directory, index, blob, tenants, throttle, asking, storing, gatherer }
+    }
+
+    /// The same, with messages that come in at the same time gathered by `config`.
+    #[must_use]
+    pub fn gathering(self, config: GatherConfig) -> Self {
+        let (to, rows) = (Arc::clone(&self.blob), Arc::clone(&self.index));
+        Self { gatherer: Gatherer::new(to, rows, self.storing.clone(), config), ..self }
     }
 
     /// Checks the address of one RCPT. `announced` is the size the sender gave (RFC 1870), if any.
@@ -189,6 +201,7 @@ impl Deliveries {
         let mut delivery = Delivery {
             index: Arc::clone(&self.index),
             turns: self.storing.clone(),
+            gatherer: self.gatherer.clone(),
             shares,
             places,
             measure: Measure::default(),
@@ -223,6 +236,7 @@ impl Deliveries {
 pub struct Delivery {
     index: Arc<dyn Index>,
     turns: FairGate,
+    gatherer: Gatherer,
     shares: Vec<Share>,
     /// Per recipient: its tenant's share and its row there.
     places: Vec<(usize, usize)>,
@@ -245,14 +259,8 @@ impl Delivery {
         self.measure.update(chunk);
         self.ascii.push(chunk);
         for share in &mut self.shares {
-            let Ok(writer) = &mut share.writer else { continue };
-            let Some(_turn) = self.turns.turn(share.tenant).await else {
-                warn!(tenant = %share.tenant, "too many messages wait to be stored");
-                share.writer = Err(Some(Outcome::Temporary));
-                continue;
-            };
-            if let Err(error) = writer.write(chunk).await {
-                share.writer = Err(Some(blob_outcome(share.tenant, &error)));
+            if let Err(outcome) = share.write(&self.turns, chunk).await {
+                share.writer = Err(Some(outcome));
             }
         }
     }
@@ -270,7 +278,8 @@ impl Delivery {
         // All at once: one tenant's trouble must not use up the patience of the sender for the others.
         let shares = self.shares.into_iter();
         let outcomes: Vec<Vec<Outcome>> =
-            join_all(shares.map(|share| share.finish(&*self.index, &self.turns, taken))).await;
+            join_all(shares.map(|share| share.finish(&*self.index, &self.turns, &self.gatherer, taken)))
+                .await;
         self.places
             .iter()
             .map(|(share, row)| outcomes[*share].get(*row).copied().unwrap_or(Outcome::Temporary))
@@ -279,13 +288,28 @@ impl Delivery {
 }
 
 impl Share {
-    async fn finish(self, index: &dyn Index, turns: &FairGate, taken: Taken) -> Vec<Outcome> {
-        let Taken { measured, ascii_extra, received_at } = taken;
+    /// Takes the next octets, piece by piece, each in the tenant's turn. Whoever waits for room holds no turn: others
+    /// give room back only when they get theirs.
+    async fn write(&mut self, turns: &FairGate, chunk: &[u8]) -> Result<(), Outcome> {
+        let Ok(writer) = &mut self.writer else { return Ok(()) };
+        let failed = |error| blob_outcome(self.tenant, &error);
+        for piece in chunk.chunks(PIECE_OCTETS) {
+            writer.room(piece.len()).await.map_err(failed)?;
+            let _turn = turn(turns, self.tenant).await?;
+            writer.write(piece).await.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    async fn finish(
+        self,
+        index: &dyn Index,
+        turns: &FairGate,
+        gatherer: &Gatherer,
+        taken: Taken,
+    ) -> Vec<Outcome> {
+        let Taken { measured, ascii_extra, .. } = taken;
         let rows = self.recipients.len();
-        let Some(_turn) = turns.turn(self.tenant).await else {
-            warn!(tenant = %self.tenant, "too many messages wait to be stored");
-            return vec![Outcome::Temporary; rows];
-        };
         let writer = match self.writer {
             Ok(writer) => writer,
             Err(outcome) => return vec![outcome.unwrap_or(Outcome::Temporary); rows],
@@ -296,34 +320,17 @@ impl Share {
         let fits = |recipient: &Recipient| {
             listable && recipient.message_octets_max.is_none_or(|max| measured.octets <= max)
         };
-        if !self.recipients.iter().any(fits) {
-            // Nobody takes it: what was written is forgotten with the writer.
-            return vec![Outcome::TooLarge; rows];
-        }
-        let entry = match writer.finish(measured).await {
-            Ok(entry) => entry,
-            Err(error) => return vec![blob_outcome(self.tenant, &error); rows],
-        };
         let messages: Vec<_> = self
             .recipients
             .iter()
             .filter(|recipient| fits(recipient))
-            .map(|recipient| (recipient, InFront::of(&recipient.address)))
-            .map(|(recipient, in_front)| NewMessage {
-                mailbox: recipient.mailbox,
-                octets: (measured.octets + in_front.octets).saturating_add_signed(ascii_extra.unwrap_or(0)),
-                ascii_extra: match (ascii_extra, in_front.ascii_extra) {
-                    (None, None) => None,
-                    (of_header, of_line) => Some(of_header.unwrap_or(0) + of_line.unwrap_or(0)),
-                },
-                header_octets: measured.header_octets,
-                digest: measured.digest,
-                delivered_to: recipient.address.as_str().to_owned(),
-                unique_id: None,
-                received_at,
-            })
+            .map(|recipient| taken.message(recipient))
             .collect();
-        match deliver_rows(index, self.tenant, &entry, &messages).await {
+        if messages.is_empty() {
+            // Nobody takes it: what was written is forgotten with the writer.
+            return vec![Outcome::TooLarge; rows];
+        }
+        match store(self.tenant, writer, messages, index, turns, gatherer, measured).await {
             Ok(outcomes) => {
                 let mut outcomes = outcomes.into_iter().map(row_outcome);
                 let of = |recipient| {
@@ -335,12 +342,37 @@ impl Share {
                 };
                 self.recipients.iter().map(of).collect()
             }
-            Err(error) => {
-                error!(tenant = %self.tenant, error = &error as &dyn std::error::Error, "rows of a stored message could not be made");
-                vec![Outcome::Temporary; rows]
-            }
+            Err(outcome) => vec![outcome; rows],
         }
     }
+}
+
+/// Makes a message durable, then its rows.
+async fn store(
+    tenant: TenantId,
+    writer: Box<dyn EntryWriter>,
+    messages: Vec<NewMessage>,
+    index: &dyn Index,
+    turns: &FairGate,
+    gatherer: &Gatherer,
+    measured: Measured,
+) -> Result<Vec<RowOutcome>, Outcome> {
+    let turn = turn(turns, tenant).await?;
+    match writer.seal(measured).await.map_err(|error| blob_outcome(tenant, &error))? {
+        Sealed::Stored(stored) => make_rows(index, tenant, &[PackedEntry { stored, messages }]).await,
+        Sealed::Entry(entry) => {
+            // A pack has a turn of its own.
+            drop(turn);
+            gatherer.store(tenant, entry, messages).await
+        }
+    }
+}
+
+async fn turn(turns: &FairGate, tenant: TenantId) -> Result<FairPermit, Outcome> {
+    turns.turn(tenant).await.ok_or_else(|| {
+        warn!(%tenant, "too many messages wait to be stored");
+        Outcome::Temporary
+    })
 }
 
 /// What came in, once it is complete.
@@ -349,6 +381,27 @@ struct Taken {
     measured: Measured,
     ascii_extra: Option<i64>,
     received_at: OffsetDateTime,
+}
+
+impl Taken {
+    /// As it goes into a recipient's maildrop.
+    fn message(&self, recipient: &Recipient) -> NewMessage {
+        let Self { measured, ascii_extra, received_at } = *self;
+        let in_front = InFront::of(&recipient.address);
+        NewMessage {
+            mailbox: recipient.mailbox,
+            octets: (measured.octets + in_front.octets).saturating_add_signed(ascii_extra.unwrap_or(0)),
+            ascii_extra: match (ascii_extra, in_front.ascii_extra) {
+                (None, None) => None,
+                (of_header, of_line) => Some(of_header.unwrap_or(0) + of_line.unwrap_or(0)),
+            },
+            header_octets: measured.header_octets,
+            digest: measured.digest,
+            delivered_to: recipient.address.as_str().to_owned(),
+            unique_id: None,
+            received_at,
+        }
+    }
 }
 
 /// `Delivered-To`, which is served in front of a message.
@@ -370,27 +423,6 @@ impl InFront {
     }
 }
 
-/// Makes the rows, trying again when the database went away: [`Index::deliver`] may be repeated, so a
-/// commit whose answer was lost is found out about instead of being delivered twice.
-async fn deliver_rows(
-    index: &dyn Index,
-    tenant: TenantId,
-    entry: &StoredEntry,
-    messages: &[NewMessage],
-) -> Result<Vec<RowOutcome>, IndexError> {
-    let mut attempt = 1;
-    loop {
-        match index.deliver(tenant, entry, messages).await {
-            Err(error) if error.is_retryable() && attempt < ROW_ATTEMPTS => {
-                warn!(%tenant, attempt, %error, "rows of a stored message will be tried again");
-                tokio::time::sleep(ROW_PAUSE * attempt).await;
-                attempt += 1;
-            }
-            result => return result,
-        }
-    }
-}
-
 fn row_outcome(outcome: RowOutcome) -> Outcome {
     match outcome {
         RowOutcome::Delivered(uid) => Outcome::Delivered(Some(uid)),
@@ -400,7 +432,7 @@ fn row_outcome(outcome: RowOutcome) -> Outcome {
     }
 }
 
-fn blob_outcome(tenant: TenantId, error: &BlobError) -> Outcome {
+pub(crate) fn blob_outcome(tenant: TenantId, error: &BlobError) -> Outcome {
     match error {
         BlobError::Unavailable(_) => {
             warn!(%tenant, %error, "message could not be stored");

@@ -13,6 +13,7 @@ mod address;
 mod deliver;
 mod downgrade;
 mod fair;
+mod gather;
 mod housekeeping;
 mod id;
 mod listing;
@@ -31,6 +32,7 @@ mod unique_id;
 pub use address::{Address, AddressError, DomainName};
 pub use deliver::{Deliveries, Delivery, NewDelivery, Outcome, Recipient, RecipientCheck};
 pub use fair::{FairGate, FairPermit, FairStats, Overloaded, Pace, Pacer, party_of};
+pub use gather::GatherConfig;
 pub use housekeeping::{Housekeeping, HousekeepingConfig};
 pub use id::{
     ApiKeyId, Credential, CredentialId, LockToken, MailboxId, NodeId, PackId, SessionId, TenantId, Uid,

@@ -16,15 +16,18 @@ use crate::{
     MessageOrder, MessageRow, NodeId, Rules, Tenant, TenantCache, TenantId, Uid, View, delivered_to,
     downgrade::{self, Downgrade},
     port::{
-        BlobError, BlobStore, BodyStream, CommitOutcome, Index, IndexError, OpenOutcome, OpenRequest, Opened,
-        Read,
+        BlobError, BlobStore, BodyStream, CommitOutcome, Index, IndexError, MessageReader, OpenOutcome,
+        OpenRequest, Opened, Read,
     },
 };
 
 /// Rows read in one go when a session retrieves in order. The first retrieval of a session reads few, as it
 /// may be the only one.
 const ROWS_FIRST: u32 = 4;
-const ROWS_AHEAD: u32 = 32;
+const ROWS_AHEAD: u32 = 128;
+/// When fewer rows than this are left of those that were read ahead, more are read: what is fetched ahead of being
+/// asked for goes by them.
+const ROWS_LOW: usize = 48;
 /// How long UPDATE is tried again when the database went away in the middle: a restart of it, with every
 /// connection of a pool dead.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(12);
@@ -203,7 +206,10 @@ impl Maildrops {
             view: View::default(),
             listing: None,
             rows: VecDeque::new(),
+            rows_end: false,
+            position: None,
             sequential: false,
+            reader: None,
             held: true,
             doubtful: true,
         };
@@ -271,37 +277,27 @@ impl Maildrops {
         let (info, row) = found.ok_or(RetrieveError::Vanished)?;
         let key = self.shared.tenants.get(tenant).await.map_err(|e| failed(&e))?;
         let key = key.ok_or(RetrieveError::Vanished)?;
-        Ok((info, self.shared.retrieve(tenant, mailbox, &key, &row, whole(&row), Form::Native).await?))
+        let turn = self.shared.reading.turn(tenant).await;
+        let turn = turn.ok_or_else(|| too_busy(tenant, mailbox))?;
+        let body = self.shared.blob.read(tenant, &key.key, row.extent, whole(&row)).await;
+        drop(turn);
+        let body = body.map_err(|error| blob_failed(tenant, mailbox, row.uid, &error))?;
+        Ok((info, self.shared.retrieved(tenant, body, &row, Form::Native)))
     }
 }
 
 impl Shared {
-    async fn retrieve(
-        &self,
-        tenant: TenantId,
-        mailbox: MailboxId,
-        key: &Tenant,
-        row: &MessageRow,
-        plan: Read,
-        form: Form,
-    ) -> Result<Retrieved, RetrieveError> {
-        let Some(turn) = self.reading.turn(tenant).await else {
-            warn!(%tenant, %mailbox, "too many messages wait to be read");
-            return Err(RetrieveError::Unavailable);
-        };
-        let body = self.blob.read(tenant, &key.key, row.extent, plan).await;
-        drop(turn);
-        let body = body.map_err(|error| blob_failed(tenant, mailbox, row.uid, &error))?;
+    fn retrieved(&self, tenant: TenantId, body: BodyStream, row: &MessageRow, form: Form) -> Retrieved {
         let in_front = delivered_to(&row.delivered_to).into_bytes();
         let (reading, rewritten) = (self.reading.clone(), form == Form::Ascii && row.ascii_extra.is_some());
         if !rewritten {
             let (octets, downgrade) = (row.octets_in(form), None);
-            return Ok(Retrieved { octets, prefix: in_front, body, downgrade, reading, tenant });
+            return Retrieved { octets, prefix: in_front, body, downgrade, reading, tenant };
         }
         let mut prefix = Vec::new();
         downgrade::field(&in_front, &mut prefix);
         let downgrade = Some(Downgrade::default());
-        Ok(Retrieved { octets: row.octets, prefix, body, downgrade, reading, tenant })
+        Retrieved { octets: row.octets, prefix, body, downgrade, reading, tenant }
     }
 
     /// Waits for the tenant's turn.
@@ -311,6 +307,11 @@ impl Shared {
             .await
             .ok_or_else(|| IndexError::Unreached("too much waits for its turn".into()))
     }
+}
+
+fn too_busy(tenant: TenantId, mailbox: MailboxId) -> RetrieveError {
+    warn!(%tenant, %mailbox, "too many messages wait to be read");
+    RetrieveError::Unavailable
 }
 
 /// All of a message, its end checked.
@@ -368,7 +369,14 @@ pub struct OpenMaildrop {
     listing: Option<Box<Listing>>,
     /// Rows read ahead, in order of uid.
     rows: VecDeque<MessageRow>,
+    /// Whether there are no rows after those.
+    rows_end: bool,
+    /// The position read last.
+    position: Option<usize>,
+    /// Whether the one after that is read now.
     sequential: bool,
+    /// What reads messages, from the first on.
+    reader: Option<Box<dyn MessageReader>>,
     /// Whether the token may still hold the lock.
     held: bool,
     /// Whether the lock may be taken even later: the statement that should take it was given up on.
@@ -537,6 +545,8 @@ impl OpenMaildrop {
         }
         let entry = self.known_listing().and_then(|listing| listing.get(position));
         let entry = entry.ok_or(RetrieveError::Vanished)?;
+        self.sequential = self.position.is_some_and(|last| last + 1 == position);
+        self.position = Some(position);
         let row = self.row(entry.uid).await.map_err(|e| self.index_failed(&e))?;
         let row = row.ok_or(RetrieveError::Vanished)?;
         let tenant = self.tenant().await.map_err(|e| self.index_failed(&e))?;
@@ -545,7 +555,31 @@ impl OpenMaildrop {
             error!(tenant = %self.tenant, mailbox = %self.mailbox, uid = row.uid.0, "octets of a row changed during a session");
             return Err(RetrieveError::Damaged);
         }
-        self.shared.retrieve(self.tenant, self.mailbox, &tenant, &row, plan(&row), self.view.form).await
+        let body = match self.body(&tenant, &row, plan(&row)).await {
+            // Its pack may have been rewritten since the row was read: then the row says where it lies now.
+            Err(BlobError::NotFound(gone)) => {
+                self.rows.clear();
+                let now = self.row(row.uid).await.map_err(|e| self.index_failed(&e))?;
+                let now = now.ok_or(RetrieveError::Vanished)?;
+                if now.extent == row.extent {
+                    Err(BlobError::NotFound(gone))
+                } else {
+                    self.body(&tenant, &now, plan(&now)).await
+                }
+            }
+            body => body,
+        };
+        let body = body.map_err(|error| blob_failed(self.tenant, self.mailbox, row.uid, &error))?;
+        Ok(self.shared.retrieved(self.tenant, body, &row, self.view.form))
+    }
+
+    /// Opens a message, and lets those that follow it be fetched ahead where the session reads in order.
+    async fn body(&mut self, tenant: &Tenant, row: &MessageRow, plan: Read) -> Result<BodyStream, BlobError> {
+        let in_order = self.sequential && self.view.order == MessageOrder::Arrival;
+        let next: Vec<_> = self.rows.iter().skip(1).filter(|_| in_order).map(|row| row.extent).collect();
+        let (shared, id) = (&self.shared, self.tenant);
+        let reader = self.reader.get_or_insert_with(|| shared.blob.reader(id, shared.reading.clone()));
+        reader.read(&tenant.key, row.extent, plan, &next).await
     }
 
     /// The row of `uid`, from those read ahead or from the index.
@@ -562,13 +596,28 @@ impl OpenMaildrop {
                 // What comes next is another message.
                 MessageOrder::Received => 1,
             };
-            self.sequential = true;
-            let _turn = self.shared.turn(self.tenant).await?;
-            let index = &self.shared.index;
-            self.rows =
-                index.messages(self.tenant, self.mailbox, uid, self.opened.next_uid, limit).await?.into();
+            self.rows = self.rows_from(uid, limit).await?.into();
+        } else if self.sequential
+            && self.view.order == MessageOrder::Arrival
+            && self.rows.len() < ROWS_LOW
+            && !self.rows_end
+            && let Some(last) = self.rows.back()
+        {
+            // What is there is good without these.
+            match self.rows_from(Uid(last.uid.0 + 1), ROWS_AHEAD).await {
+                Ok(rows) => self.rows.extend(rows),
+                Err(error) => debug!(tenant = %self.tenant, %error, "rows could not be read ahead"),
+            }
         }
         Ok(self.rows.front().filter(|row| row.uid == uid).cloned())
+    }
+
+    async fn rows_from(&mut self, uid: Uid, limit: u32) -> Result<Vec<MessageRow>, IndexError> {
+        let _turn = self.shared.turn(self.tenant).await?;
+        let before = self.opened.next_uid;
+        let rows = self.shared.index.messages(self.tenant, self.mailbox, uid, before, limit).await?;
+        self.rows_end = rows.len() < limit as usize;
+        Ok(rows)
     }
 
     async fn tenant(&self) -> Result<Option<Arc<Tenant>>, IndexError> {

@@ -7,7 +7,9 @@ mod failures;
 mod index;
 mod records;
 
-pub use blob::{BlobError, BlobStore, BodyStream, EntryWriter, Read};
+pub use blob::{
+    BlobError, BlobStore, BodyStream, EntryWriter, MessageReader, Read, Sealed, SealedEntry, SealedOctets,
+};
 pub use clock::{Clock, SystemClock};
 pub use directory::{
     APP_PASSWORDS_MAX, Account, AppPasswordHash, Directory, HostCertificate, LoginDomain, LoginLookup,
@@ -16,7 +18,7 @@ pub use directory::{
 pub use failures::{FailureChange, FailureKey, FailureScore, Failures, SharedFailures};
 pub use index::{
     CommitOutcome, Conflict, Index, IndexError, KeptMore, NewMessage, OpenOutcome, OpenRequest, Opened,
-    Pulse, RowOutcome, SessionInfo, Usage,
+    PackedEntry, Pulse, RowOutcome, SessionInfo, Usage,
 };
 pub use records::{
     AUDIT_KEPT_DAYS_MIN, AuditEntry, AuditQuery, Claim, IdempotencyKey, Note, Records, StoredAnswer, Traffic,

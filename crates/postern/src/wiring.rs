@@ -15,7 +15,8 @@ use blob::{
 use frontend::{Sessions, Tenancy, TicketSecret};
 use index::{Postgres, PostgresConfig, Sqlite, Store};
 use maildrop::{
-    Deliveries, FairGate, Maildrops, NodeId, Pace, Pacer, Releaser, TenantCache, Throttle, TrafficLog,
+    Deliveries, FairGate, GatherConfig, Maildrops, NodeId, Pace, Pacer, Releaser, TenantCache, Throttle,
+    TrafficLog,
     port::{BlobError, BlobStore},
 };
 use prometheus::{IntGauge, Opts, Registry, process_collector::ProcessCollector};
@@ -194,7 +195,13 @@ impl Parts {
                 tenancy.throttle.clone(),
                 asking,
                 storing,
-            ),
+            )
+            .gathering(GatherConfig {
+                linger: config.pack.linger,
+                octets_max: config.pack.max_octets,
+                messages_max: config.pack.max_messages,
+                lanes: config.pack.lanes,
+            }),
             tenancy,
             ticket_secret,
             _pacers: pacers,
@@ -299,11 +306,19 @@ async fn blob_store(
         layout,
         PacksConfig {
             solo_octets: config.pack.solo_octets,
+            memory_octets: config.pack.memory_octets,
+            spool: spool(config),
+            ahead_octets: config.read.ahead_octets,
+            ahead_requests: config.read.ahead_requests,
+            ahead_memory_octets: config.read.memory_octets,
             part_octets: config.pack.part_octets,
             large_uploads_max: config.pack.large_uploads_max,
             compression_level: config.pack.compression_level,
         },
     );
+    let free = packs.clone();
+    let help = "octets of memory that messages on their way to the blob store may still take up";
+    observed::gauge(registry, "postern_pack_memory_free_octets", help, move || free.memory_free() as f64)?;
     // A bucket that is not there is an error of configuration, and told at once. A store that does not
     // answer now may answer later: the node starts, and says so when asked (P7).
     match packs.ready().await {
@@ -312,6 +327,13 @@ async fn blob_store(
         Err(error) => return Err(error).context("open the blob store"),
     }
     Ok(Arc::new(ObservedBlobStore::new(Arc::new(packs), registry)?))
+}
+
+/// Where messages go that memory has no room for.
+fn spool(config: &Config) -> Option<(PathBuf, u64)> {
+    let pack = &config.pack;
+    let dir = || pack.spool_dir.clone().unwrap_or_else(std::env::temp_dir);
+    (pack.spool_octets > 0).then(|| (dir(), pack.spool_octets))
 }
 
 async fn object_store(config: &Config) -> anyhow::Result<Arc<dyn ObjectStore>> {

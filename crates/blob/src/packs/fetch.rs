@@ -23,6 +23,11 @@ const RESUMES_MAX: u64 = 3;
 /// See [`RESUMES_MAX`].
 const OCTETS_PER_RESUME: u64 = 1024 * 1024;
 
+/// Octets of the first request for a range of `length`.
+pub(super) fn first_window(length: u64) -> u64 {
+    if length <= SINGLE_OCTETS { length } else { FIRST_WINDOW_OCTETS }
+}
+
 /// Reads a range front to back.
 pub(super) struct Fetch {
     store: Arc<dyn ObjectStore>,
@@ -49,8 +54,7 @@ impl Fetch {
         wanted: Option<u64>,
     ) -> Self {
         let length = range.end.saturating_sub(range.start);
-        let whole = if length <= SINGLE_OCTETS { length } else { FIRST_WINDOW_OCTETS };
-        let first_window = wanted.unwrap_or(whole).clamp(1, WINDOW_OCTETS);
+        let first_window = wanted.unwrap_or_else(|| first_window(length)).clamp(1, WINDOW_OCTETS);
         let window_end = range.start.saturating_add(first_window).min(range.end);
         Self {
             store,
@@ -65,8 +69,55 @@ impl Fetch {
         }
     }
 
+    /// Will give `held` first, and then read what follows it in `range`.
+    pub(super) fn after(
+        store: Arc<dyn ObjectStore>,
+        key: BlobKey,
+        range: Range<u64>,
+        mut held: Bytes,
+    ) -> Self {
+        let length = range.end.saturating_sub(range.start);
+        held.truncate(usize::try_from(length).unwrap_or(usize::MAX));
+        let octets = held.len() as u64;
+        let left = range.start.saturating_add(octets)..range.end;
+        Self {
+            store,
+            key,
+            window_end: left.start,
+            left,
+            body: None,
+            held: VecDeque::from([held]),
+            held_octets: octets,
+            received: 0,
+            resumes: 0,
+        }
+    }
+
     pub(super) fn key(&self) -> &BlobKey {
         &self.key
+    }
+
+    /// All of the range, which is to be short.
+    pub(super) async fn all(&mut self) -> Result<Bytes, BlobError> {
+        let Some(first) = self.next().await? else { return Ok(Bytes::new()) };
+        if self.remaining() == 0 {
+            return Ok(first);
+        }
+        let mut all = BytesMut::with_capacity(first.len() + usize::try_from(self.remaining()).unwrap_or(0));
+        all.extend_from_slice(&first);
+        while let Some(octets) = self.next().await? {
+            all.extend_from_slice(&octets);
+        }
+        Ok(all.freeze())
+    }
+
+    /// Reads again from the octet at `at`, of what was read and of what was held already.
+    fn again(&mut self, at: u64) {
+        self.held.clear();
+        self.held_octets = 0;
+        self.body = None;
+        self.left.start = at;
+        self.window_end = at;
     }
 
     /// Octets still to come from [`next`](Self::next).
@@ -157,6 +208,17 @@ impl Cutter {
 
     pub(super) fn key(&self) -> &BlobKey {
         self.fetch.key()
+    }
+
+    /// Where the next octet to be cut lies in the object.
+    pub(super) fn position(&self) -> u64 {
+        self.fetch.left.end - self.remaining()
+    }
+
+    /// Reads again, from the store, what was cut since the position was `at`.
+    pub(super) fn again(&mut self, at: u64) {
+        self.current = Bytes::new();
+        self.fetch.again(at);
     }
 
     /// Octets not cut yet.

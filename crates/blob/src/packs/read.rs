@@ -9,7 +9,7 @@ use maildrop::{
     port::{BlobError, BodyStream, Read},
 };
 
-use super::fetch::{Cutter, Fetch};
+use super::fetch::{self, Cutter, Fetch};
 use crate::{
     BlobKey, ObjectStore,
     format::{
@@ -25,7 +25,16 @@ const HEAD_ROOM_OCTETS: u64 = 4 * 1024;
 /// Most octets of the first request for a beginning.
 const HEAD_OCTETS_MAX: u64 = 1024 * 1024;
 
-/// Opens the message at `extent`; its first chunk has been verified when this returns.
+/// Octets of the entry from its beginning that are wanted first: all of a short one.
+pub(super) fn first_octets(extent: Extent, read: Read) -> u64 {
+    match read {
+        Read::Whole { .. } => fetch::first_window(extent.length),
+        Read::Head { octets } => head_window(octets).min(extent.length),
+    }
+}
+
+/// Opens the message at `extent`; its first chunk has been verified when this returns. `held` are octets of it that
+/// were fetched before, from its beginning.
 pub(super) async fn open(
     store: Arc<dyn ObjectStore>,
     key: BlobKey,
@@ -33,13 +42,16 @@ pub(super) async fn open(
     tenant_key: Arc<TenantKey>,
     extent: Extent,
     read: Read,
+    held: Bytes,
 ) -> Result<BodyStream, BlobError> {
     let Some(end) = extent.offset.checked_add(extent.length) else {
         return Err(BlobError::Corrupt(format!("{key}: an extent that cannot be")));
     };
-    let first_window = match read {
-        Read::Whole { .. } => None,
-        Read::Head { octets } => Some(head_window(octets)),
+    let range = extent.offset..end;
+    let fetch = if held.is_empty() {
+        Fetch::new(store, key, range, Some(first_octets(extent, read)))
+    } else {
+        Fetch::after(store, key, range, held)
     };
     let expected = match read {
         Read::Whole { octets, digest } => {
@@ -47,13 +59,17 @@ pub(super) async fn open(
         }
         Read::Head { .. } => None,
     };
-    let mut octets = Cutter::new(Fetch::new(store, key, extent.offset..end, first_window));
-    let opener = match octets.cut(PREFIX_OCTETS).await? {
-        Some(prefix) => begin(tenant, &tenant_key, &prefix),
-        None => Err(Malformed("entry is cut short")),
+    let mut reader = Reader {
+        octets: Cutter::new(fetch),
+        tenant,
+        tenant_key,
+        opener: None,
+        at: extent.offset,
+        begun: false,
+        again: false,
+        expected,
+        ended: false,
     };
-    let opener = opener.map_err(|e| corrupt(octets.key(), extent.offset, e))?;
-    let mut reader = Reader { octets, opener, at: extent.offset, expected, ended: false };
     // An empty message has no chunk: its end has been verified instead.
     let Some(first) = reader.next().await? else { return Ok(Box::pin(stream::empty())) };
     Ok(Box::pin(stream::try_unfold((Some(first), reader), |(first, mut reader)| async move {
@@ -80,8 +96,16 @@ fn begin(tenant: TenantId, key: &TenantKey, prefix: &[u8]) -> Result<EntryOpener
 
 struct Reader {
     octets: Cutter,
-    opener: EntryOpener,
+    tenant: TenantId,
+    tenant_key: Arc<TenantKey>,
+    /// None before the entry's prefix was read.
+    opener: Option<EntryOpener>,
+    /// Where the entry begins.
     at: u64,
+    /// Whether a frame was opened.
+    begun: bool,
+    /// Whether some of it was read a second time.
+    again: bool,
     /// For a whole message: what the row says of it.
     expected: Option<Expected>,
     ended: bool,
@@ -152,15 +176,43 @@ impl Reader {
         }
     }
 
+    /// The next frame. One that does not open is read once more, from the store itself: it may have been damaged on
+    /// its way, or lain damaged in a cache. What is served was authenticated in any case.
     async fn frame(&mut self) -> Result<Opened, BlobError> {
+        let at = if self.begun { self.octets.position() } else { self.at };
+        let mut opened = self.try_frame().await;
+        if let Err(BlobError::Corrupt(error)) = &opened
+            && !self.again
+        {
+            tracing::warn!(%error, "reading it again");
+            self.again = true;
+            if !self.begun {
+                self.opener = None;
+            }
+            self.octets.again(at);
+            opened = self.try_frame().await;
+        }
+        self.begun |= opened.is_ok();
+        opened
+    }
+
+    async fn try_frame(&mut self) -> Result<Opened, BlobError> {
         const CUT_SHORT: Malformed = Malformed("entry is cut short");
+        if self.opener.is_none() {
+            let prefix = self.octets.cut(PREFIX_OCTETS).await?;
+            let prefix = self.check(prefix.ok_or(CUT_SHORT))?;
+            self.opener = Some(self.check(begin(self.tenant, &self.tenant_key, &prefix))?);
+        }
         let header = self.octets.cut(FRAME_HEADER_OCTETS).await?;
         let header = header.as_deref().and_then(|h| h.first_chunk::<FRAME_HEADER_OCTETS>()).copied();
         let header = self.check(header.ok_or(CUT_SHORT))?;
         let sealed_octets = self.check(FrameHeader::parse(&header))?.sealed_octets as usize;
         let sealed = self.octets.cut(sealed_octets).await?;
         let sealed = self.check(sealed.ok_or(CUT_SHORT))?;
-        let opened = self.opener.open(header, &sealed);
+        let opened = match &mut self.opener {
+            Some(opener) => opener.open(header, &sealed),
+            None => Err(CUT_SHORT),
+        };
         self.check(opened)
     }
 

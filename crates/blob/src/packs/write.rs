@@ -6,11 +6,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use maildrop::{
     EntryEnvelope, Extent, Measured, PackId, StoredEntry, TenantId,
-    port::{BlobError, EntryWriter},
+    port::{BlobError, EntryWriter, Sealed, SealedEntry, SealedOctets},
 };
 use tokio::{sync::OwnedSemaphorePermit, task::JoinHandle};
 
-use super::{Inner, builder::PackBuilder};
+use super::{
+    Inner,
+    builder::PackBuilder,
+    room::{self, Room},
+};
 use crate::{
     BlobKey, Upload,
     format::{BODY_CHUNK_OCTETS, FooterEntry, PACK_HEADER_OCTETS, PackHeader, write_footer},
@@ -23,7 +27,8 @@ pub(super) struct Writer {
     packs: Arc<Inner>,
     tenant: TenantId,
     sealer: EntrySealer,
-    /// Set once the message has outgrown `solo_octets`.
+    room: Room,
+    /// Set once the message may outgrow `solo_octets`.
     large: Option<Large>,
 }
 
@@ -35,34 +40,52 @@ impl Writer {
         envelope: &EntryEnvelope,
     ) -> Result<Self, BlobError> {
         let sealer = EntrySealer::new(tenant, key, packs.config.compression_level, envelope)?;
-        Ok(Self { packs, tenant, sealer, large: None })
+        Ok(Self { packs, tenant, sealer, room: Room::default(), large: None })
     }
 
     /// Moves sealed octets on where enough have gathered.
     async fn advance(&mut self) -> Result<(), BlobError> {
-        if self.large.is_none() && self.sealer.sealed().len() > self.packs.config.solo_octets {
-            let large = Large::begin(&self.packs, self.tenant).await?;
-            // The pack's header goes in front, once, of what has been sealed so far.
-            let header = PackHeader { tenant: self.tenant, pack: large.pack }.to_octets();
-            let sealed = self.sealer.sealed();
-            let room = self.packs.config.part_octets + 2 * BODY_CHUNK_OCTETS;
-            sealed.reserve_exact(room.saturating_sub(sealed.len()));
-            sealed.splice(..0, header);
-            self.large = Some(large);
-        }
         if let Some(large) = &mut self.large {
-            large.send_full_parts(self.sealer.sealed(), self.packs.config.part_octets).await?;
+            large.send_full_parts(&self.packs, self.sealer.sealed()).await?;
         }
+        Ok(())
+    }
+
+    async fn turn_large(&mut self) -> Result<(), BlobError> {
+        let large = Large::begin(&self.packs, self.tenant).await?;
+        let mut room = std::mem::take(&mut self.room);
+        let sealed = self.sealer.sealed();
+        if let Some(spooled) = room.take_spooled(sealed).await? {
+            *sealed = spooled;
+        }
+        // The pack's header goes in front, once, of what has been sealed so far.
+        let header = PackHeader { tenant: self.tenant, pack: large.pack }.to_octets();
+        sealed.reserve(2 * BODY_CHUNK_OCTETS);
+        sealed.splice(..0, header);
+        self.large = Some(large);
         Ok(())
     }
 }
 
 #[async_trait]
 impl EntryWriter for Writer {
+    async fn room(&mut self, octets: usize) -> Result<(), BlobError> {
+        if self.large.is_some() {
+            return Ok(());
+        }
+        let (held, more) = (self.sealer.held() + self.room.spooled(), octets + ROOM_AROUND_OCTETS);
+        if held + octets > self.packs.config.solo_octets {
+            return self.turn_large().await;
+        }
+        let more = more + self.sealer.unsealed();
+        self.room.grow(&self.packs.rooms, self.sealer.sealed(), more).await
+    }
+
     async fn write(&mut self, chunk: &[u8]) -> Result<(), BlobError> {
         // Compressing and sealing run right here: a chunk takes 100 to 300 microseconds, which is less than
         // a hop to the blocking pool and back costs a loaded runtime, and between chunks the task may yield.
         for piece in chunk.chunks(BODY_CHUNK_OCTETS) {
+            self.room(piece.len()).await?;
             self.sealer.write(piece)?;
             self.advance().await?;
             if chunk.len() > BODY_CHUNK_OCTETS {
@@ -72,30 +95,65 @@ impl EntryWriter for Writer {
         Ok(())
     }
 
-    async fn finish(mut self: Box<Self>, measured: Measured) -> Result<StoredEntry, BlobError> {
+    async fn seal(mut self: Box<Self>, measured: Measured) -> Result<Sealed, BlobError> {
         self.sealer.finish(measured)?;
         self.advance().await?;
         let sealed = std::mem::take(self.sealer.sealed());
         match self.large.take() {
-            Some(large) => large.finish(sealed, self.packs.config.part_octets).await,
-            None => self.packs.store_entry(self.tenant, &sealed).await,
+            Some(large) => large.finish(&self.packs, sealed).await.map(Sealed::Stored),
+            None => self.room.seal(&self.packs.rooms, sealed).await.map(Sealed::Entry),
+        }
+    }
+
+    async fn finish(self: Box<Self>, measured: Measured) -> Result<StoredEntry, BlobError> {
+        let (packs, tenant) = (Arc::clone(&self.packs), self.tenant);
+        match self.seal(measured).await? {
+            Sealed::Stored(stored) => Ok(stored),
+            Sealed::Entry(entry) => {
+                let stored = packs.store_pack(tenant, vec![entry]).await?.pop();
+                stored.ok_or_else(|| BlobError::Unavailable("a pack of nothing".into()))
+            }
         }
     }
 }
 
 impl Inner {
-    /// Makes a sealed entry durable. Every small message comes through here with nothing but its octets, so
-    /// this is where entries that arrive together can be put into one pack.
-    async fn store_entry(&self, tenant: TenantId, entry: &[u8]) -> Result<StoredEntry, BlobError> {
-        let pack = PackId::generate();
-        let mut builder = PackBuilder::new(tenant, pack, 1, entry.len());
-        let extent = builder.push(entry);
+    /// Makes sealed entries durable, in one pack.
+    pub(super) async fn store_pack(
+        &self,
+        tenant: TenantId,
+        entries: Vec<SealedEntry>,
+    ) -> Result<Vec<StoredEntry>, BlobError> {
+        let spooled = |entry: &SealedEntry| match entry.octets {
+            SealedOctets::File { octets, .. } => octets,
+            SealedOctets::Memory(_) => 0,
+        };
+        let spooled: u64 = entries.iter().map(spooled).sum();
+        let _memory = if spooled > 0 { Some(self.rooms.for_pack(spooled).await?) } else { None };
+        let octets: u64 = entries.iter().map(|entry| entry.octets.len()).sum();
+        let (pack, count) = (PackId::generate(), entries.len());
+        let mut builder =
+            PackBuilder::new(tenant, pack, count, usize::try_from(octets).unwrap_or(usize::MAX));
+        let mut extents = Vec::with_capacity(count);
+        // The room is held on to until the pack is stored: that takes up as much.
+        let mut room = Vec::with_capacity(count);
+        for entry in entries {
+            extents.push(match entry.octets {
+                SealedOctets::Memory(octets) => builder.push(&octets),
+                SealedOctets::File { file, octets } => builder.push(&room::read(file, octets).await?),
+            });
+            room.push(entry.room);
+        }
         let octets = builder.finish();
-        let pack_octets = octets.len() as u64;
+        let (pack_octets, pack_entries) = (octets.len() as u64, count as u32);
         self.store.put(&self.layout.pack(tenant, pack), octets).await?;
-        Ok(StoredEntry { extent, pack_octets, pack_entries: 1 })
+        let stored = |extent| StoredEntry { extent, pack_octets, pack_entries };
+        Ok(extents.into_iter().map(stored).collect())
     }
 }
+
+/// What an entry has beside the message and its chunks' own headers: prefix, summary, tags.
+const ROOM_AROUND_OCTETS: usize = 1024;
 
 /// Longest wait for a turn to send a large message.
 const LARGE_WAIT: Duration = Duration::from_secs(30);
@@ -104,7 +162,8 @@ const LARGE_WAIT: Duration = Duration::from_secs(30);
 struct Large {
     pack: PackId,
     key: BlobKey,
-    upload: Sending,
+    /// None before there is a whole part: what fits into one goes out by one request.
+    upload: Option<Sending>,
     /// Octets handed to the upload.
     sent: u64,
     _permit: OwnedSemaphorePermit,
@@ -150,34 +209,48 @@ impl Large {
             .map_err(|e| BlobError::Unavailable(e.to_string()))?;
         let pack = PackId::generate();
         let key = packs.layout.pack(tenant, pack);
-        let upload = packs.store.upload(&key).await?;
-        Ok(Self { pack, key, upload: Sending::Idle(upload), sent: 0, _permit: permit })
+        Ok(Self { pack, key, upload: None, sent: 0, _permit: permit })
+    }
+
+    async fn send(&mut self, packs: &Inner, part: Vec<u8>) -> Result<(), BlobError> {
+        let upload = match &mut self.upload {
+            Some(upload) => upload,
+            None => self.upload.insert(Sending::Idle(packs.store.upload(&self.key).await?)),
+        };
+        upload.send(part.into()).await
     }
 
     /// Sends whole parts. All have the same size, which some servers insist on.
-    async fn send_full_parts(&mut self, sealed: &mut Vec<u8>, part_octets: usize) -> Result<(), BlobError> {
+    async fn send_full_parts(&mut self, packs: &Inner, sealed: &mut Vec<u8>) -> Result<(), BlobError> {
+        let part_octets = packs.config.part_octets;
         while sealed.len() >= part_octets {
             let mut rest = Vec::with_capacity(part_octets + 2 * BODY_CHUNK_OCTETS);
             rest.extend_from_slice(&sealed[part_octets..]);
             let mut part = std::mem::replace(sealed, rest);
             part.truncate(part_octets);
             self.sent += part_octets as u64;
-            self.upload.send(part.into()).await?;
+            self.send(packs, part).await?;
         }
         Ok(())
     }
 
-    async fn finish(mut self, mut sealed: Vec<u8>, part_octets: usize) -> Result<StoredEntry, BlobError> {
+    async fn finish(mut self, packs: &Inner, mut sealed: Vec<u8>) -> Result<StoredEntry, BlobError> {
         let footer_at = self.sent + sealed.len() as u64;
         let offset = PACK_HEADER_OCTETS as u64;
         let length = footer_at - offset;
         write_footer(&mut sealed, footer_at, &[FooterEntry { offset, length }]);
         let pack_octets = self.sent + sealed.len() as u64;
-        self.send_full_parts(&mut sealed, part_octets).await?;
-        if !sealed.is_empty() {
-            self.upload.send(sealed.into()).await?;
+        if self.upload.is_none() && sealed.len() <= packs.config.part_octets {
+            packs.store.put(&self.key, sealed.into()).await?;
+        } else {
+            self.send_full_parts(packs, &mut sealed).await?;
+            if !sealed.is_empty() {
+                self.send(packs, sealed).await?;
+            }
+            if let Some(mut upload) = self.upload.take() {
+                upload.idle().await?.complete().await?;
+            }
         }
-        self.upload.idle().await?.complete().await?;
         tracing::debug!(key = %self.key, octets = pack_octets, "large message stored");
         let extent = Extent { pack: self.pack, offset, length };
         Ok(StoredEntry { extent, pack_octets, pack_entries: 1 })

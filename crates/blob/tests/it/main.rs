@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail that way")]
 
+mod ahead;
 mod contract;
 mod damage;
 mod disk;
 mod packs;
+mod rooms;
 mod s3;
 mod support;
 mod weather;

@@ -7,6 +7,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -27,11 +28,19 @@ use time::OffsetDateTime;
 pub(crate) struct MemoryStore {
     pub(crate) objects: Arc<Mutex<BTreeMap<String, Bytes>>>,
     pub(crate) uploads: Arc<AtomicU64>,
+    /// Uploads begun.
+    pub(crate) begun: Arc<AtomicU64>,
     pub(crate) gets: Arc<AtomicU64>,
     /// Octets handed out by bodies.
     pub(crate) fetched: Arc<AtomicU64>,
     /// Octets after which every body breaks off; 0 for never.
     pub(crate) cut_after: Arc<AtomicU64>,
+    /// How long every read takes.
+    pub(crate) delay: Duration,
+    /// So many of the next bodies have a wrong octet.
+    pub(crate) wrong: Arc<AtomicU64>,
+    /// So many of the next reads fail.
+    pub(crate) failing: Arc<AtomicU64>,
     /// What puts and parts fail with, if anything.
     pub(crate) write_error: Arc<Mutex<Option<fn(String) -> BlobError>>>,
 }
@@ -65,13 +74,27 @@ impl ObjectStore for MemoryStore {
 
     async fn upload(&self, key: &BlobKey) -> Result<Box<dyn Upload>, BlobError> {
         self.uploads.fetch_add(1, Relaxed);
+        self.begun.fetch_add(1, Relaxed);
         Ok(Box::new(MemoryUpload { store: self.clone(), key: key.clone(), octets: Vec::new() }))
     }
 
     async fn get(&self, key: &BlobKey, range: Range<u64>) -> Result<ObjectBody, BlobError> {
         self.gets.fetch_add(1, Relaxed);
+        if !self.delay.is_zero() {
+            tokio::time::sleep(self.delay).await;
+        }
+        let takes_one = |left: u64| left.checked_sub(1);
+        if self.failing.fetch_update(Relaxed, Relaxed, takes_one).is_ok() {
+            return Err(BlobError::Unavailable("injected".into()));
+        }
         let object = self.objects.lock().unwrap().get(key.as_str()).cloned();
-        let object = object.ok_or_else(|| BlobError::NotFound(key.to_string()))?;
+        let mut object = object.ok_or_else(|| BlobError::NotFound(key.to_string()))?;
+        if self.wrong.fetch_update(Relaxed, Relaxed, takes_one).is_ok() {
+            let mut changed = object.to_vec();
+            let middle = usize::midpoint(range.start as usize, changed.len().min(range.end as usize));
+            changed[middle] ^= 1;
+            object = changed.into();
+        }
         let end = range.end.min(object.len() as u64);
         let start = range.start.min(end);
         let mut octets = object.slice(start as usize..end as usize);

@@ -17,10 +17,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use maildrop::{
-    Actor, Credential, Listing, LockToken, MailboxId, MessageInfo, MessageRow, NodeId, StoredEntry, TenantId,
-    Uid, View,
+    Actor, Credential, Listing, LockToken, MailboxId, MessageInfo, MessageRow, NodeId, TenantId, Uid, View,
     port::{
-        CommitOutcome, Index, IndexError, KeptMore, NewMessage, OpenOutcome, OpenRequest, Pulse, RowOutcome,
+        CommitOutcome, Index, IndexError, KeptMore, OpenOutcome, OpenRequest, PackedEntry, Pulse, RowOutcome,
         SessionInfo, Usage,
     },
 };
@@ -95,13 +94,12 @@ impl Index for Postgres {
         self.commit_update(tenant, mailbox, token, deleted, kept).await
     }
 
-    async fn deliver(
+    async fn deliver_pack(
         &self,
         tenant: TenantId,
-        entry: &StoredEntry,
-        messages: &[NewMessage],
+        entries: &[PackedEntry],
     ) -> Result<Vec<RowOutcome>, IndexError> {
-        self.deliver(tenant, entry, messages).await
+        self.deliver_pack(tenant, entries).await
     }
 
     async fn heartbeat(&self, node: NodeId, name: &str, ttl: Duration) -> Result<Pulse, IndexError> {

@@ -1,8 +1,8 @@
 //! Delivery: rows, uids and counters in one transaction (P1, P4).
 
 use maildrop::{
-    Form, MailboxId, MessageOrder, Uid, UniqueId, View,
-    port::{NewMessage, RowOutcome},
+    Extent, Form, MailboxId, MessageOrder, PackId, StoredEntry, Uid, UniqueId, View,
+    port::{NewMessage, PackedEntry, RowOutcome},
 };
 
 use crate::{backend::Backend, deleted::DAY, fixture::*};
@@ -39,6 +39,43 @@ pub(crate) async fn a_repeated_delivery_changes_nothing(backend: &Backend) {
     assert_eq!(uids(store, tenant, a).await, [1]);
     let shown = store.directory.mailbox(tenant, &address("a@one.test")).await.unwrap().unwrap();
     assert_eq!((shown.message_count, shown.octets), (1, 10));
+}
+
+pub(crate) async fn a_pack_of_many_is_one_call(backend: &Backend) {
+    let store = &backend.store;
+    let tenant = tenant(store, "one").await;
+    let a = mailbox(store, tenant, "a@one.test", Some(15)).await;
+    let b = mailbox(store, tenant, "b@one.test", None).await;
+    let pack = PackId::generate();
+    let entry = |offset, messages| PackedEntry {
+        stored: StoredEntry {
+            extent: Extent { pack, offset, length: 100 },
+            pack_octets: 900,
+            pack_entries: 4,
+        },
+        messages,
+    };
+    let entries = [
+        entry(64, vec![message(a, 10)]),
+        entry(164, vec![message(a, 10)]),
+        entry(264, vec![message(b, 10), message(a, 5)]),
+        entry(364, vec![message(b, 7)]),
+    ];
+    let first = store.index.deliver_pack(tenant, &entries).await.unwrap();
+    let delivered = |uid| RowOutcome::Delivered(Uid(uid));
+    assert_eq!(first, [delivered(1), RowOutcome::OverQuota, delivered(1), delivered(2), delivered(2)]);
+    assert_eq!(store.index.deliver_pack(tenant, &entries).await.unwrap(), first);
+    let rows = store.index.messages(tenant, b, Uid(1), Uid(100), 10).await.unwrap();
+    let offsets: Vec<u64> = rows.iter().map(|row| row.extent.offset).collect();
+    assert_eq!(offsets, [264, 364]);
+    assert_eq!(backend.number("SELECT count(*) FROM packs").await, 1);
+    // What no row points at is garbage from the start.
+    assert_eq!(backend.number("SELECT CAST(sum(octets) AS bigint) FROM pack_garbage").await, 100);
+    // Of one mailbox, one message refused and one deleted meanwhile are told apart.
+    let (token, _) = opened(store, tenant, a, node(store, LONG).await).await;
+    store.index.commit_update(tenant, a, token, &[Uid(1)], NOT_KEPT).await.unwrap();
+    let again = store.index.deliver_pack(tenant, &entries).await.unwrap();
+    assert_eq!(again[..3], [RowOutcome::DeliveredBefore, RowOutcome::OverQuota, delivered(1)]);
 }
 
 pub(crate) async fn quota_holds(backend: &Backend) {

@@ -10,9 +10,9 @@ use std::{
 
 use async_trait::async_trait;
 use maildrop::{
-    EntryEnvelope, Extent, Housekeeping, HousekeepingConfig, Policy, SealedKey, TenantId, TenantSettings,
-    Uid,
-    port::{BlobError, BlobStore, BodyStream, EntryWriter, Read, TenantUpdate},
+    EntryEnvelope, Extent, FairGate, Housekeeping, HousekeepingConfig, Policy, SealedKey, StoredEntry,
+    TenantId, TenantSettings, Uid,
+    port::{BlobError, BlobStore, BodyStream, EntryWriter, MessageReader, Read, SealedEntry, TenantUpdate},
 };
 
 use crate::{backend::Backend, deleted::deliver_and_delete, directory::fill, fixture::*};
@@ -53,11 +53,32 @@ impl BlobStore for Away {
         away()
     }
 
+    async fn store_pack(&self, _: TenantId, _: Vec<SealedEntry>) -> Result<Vec<StoredEntry>, BlobError> {
+        away()
+    }
+
     async fn read(&self, _: TenantId, _: &SealedKey, _: Extent, _: Read) -> Result<BodyStream, BlobError> {
         away()
     }
 
+    fn reader(&self, _: TenantId, _: FairGate) -> Box<dyn MessageReader> {
+        Box::new(Self::default())
+    }
+
     async fn ready(&self) -> Result<(), BlobError> {
+        away()
+    }
+}
+
+#[async_trait]
+impl MessageReader for Away {
+    async fn read(
+        &mut self,
+        _: &SealedKey,
+        _: Extent,
+        _: Read,
+        _: &[Extent],
+    ) -> Result<BodyStream, BlobError> {
         away()
     }
 }

@@ -61,6 +61,7 @@ contract! {
     failures::sources_are_known_for_a_while,
     deliver::rows_uids_and_counters_agree,
     deliver::a_repeated_delivery_changes_nothing,
+    deliver::a_pack_of_many_is_one_call,
     deliver::quota_holds,
     deliver::a_mailbox_that_is_gone_is_unknown,
     deliver::concurrent_deliveries_get_distinct_uids,

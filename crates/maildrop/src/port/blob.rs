@@ -1,12 +1,13 @@
 //! The port to where message bodies lie.
 
-use std::pin::Pin;
+use std::{fs::File, pin::Pin};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::Stream;
+use tokio::sync::OwnedSemaphorePermit;
 
-use crate::{Digest, EntryEnvelope, Extent, Measured, SealedKey, StoredEntry, TenantId};
+use crate::{Digest, EntryEnvelope, Extent, FairGate, Measured, SealedKey, StoredEntry, TenantId};
 
 /// A message's octets, chunk by chunk, in bounded memory. It ends after an error.
 pub type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, BlobError>> + Send>>;
@@ -48,6 +49,14 @@ pub trait BlobStore: Send + Sync + std::fmt::Debug {
         envelope: EntryEnvelope,
     ) -> Result<Box<dyn EntryWriter>, BlobError>;
 
+    /// Stores messages of `tenant` together, in one pack, and says where each lies, in their order. When this
+    /// returns, their octets are durable (the first half of P1).
+    async fn store_pack(
+        &self,
+        tenant: TenantId,
+        entries: Vec<SealedEntry>,
+    ) -> Result<Vec<StoredEntry>, BlobError>;
+
     /// Reads the message at `extent`. What `tenant`'s key did not seal is [`BlobError::Corrupt`].
     ///
     /// The first chunk has been fetched and verified when this returns, so that a missing or damaged
@@ -60,8 +69,26 @@ pub trait BlobStore: Send + Sync + std::fmt::Debug {
         read: Read,
     ) -> Result<BodyStream, BlobError>;
 
+    /// Reads messages of `tenant` for one session, which may read them in order. What is fetched takes turns of the
+    /// tenant.
+    fn reader(&self, tenant: TenantId, turns: FairGate) -> Box<dyn MessageReader>;
+
     /// Whether the store answers: one cheap request, for `/readyz`.
     async fn ready(&self) -> Result<(), BlobError>;
+}
+
+/// Reads the messages of a session. Dropping it ends what it fetches ahead.
+#[async_trait]
+pub trait MessageReader: Send + Sync {
+    /// As [`BlobStore::read`]. `next` are the messages that will likely be read after it, in the same manner and in
+    /// this order: some may be fetched meanwhile, within bounds. The turn of the tenant is waited for in here.
+    async fn read(
+        &mut self,
+        key: &SealedKey,
+        extent: Extent,
+        read: Read,
+        next: &[Extent],
+    ) -> Result<BodyStream, BlobError>;
 }
 
 /// How much of a message will be wanted.
@@ -85,11 +112,65 @@ pub enum Read {
 /// Takes one message in.
 #[async_trait]
 pub trait EntryWriter: Send {
-    /// Takes the next octets. Waits while the store is behind (back-pressure).
+    /// Waits until there is room for `octets` more (back-pressure), or says that there will be none soon.
+    /// [`write`](Self::write) does that by itself; who holds what others wait for, a turn, asks before.
+    async fn room(&mut self, octets: usize) -> Result<(), BlobError>;
+
+    /// Takes the next octets.
     async fn write(&mut self, chunk: &[u8]) -> Result<(), BlobError>;
 
-    /// Ends the message. When this returns, its octets are durable (the first half of P1).
+    /// Ends the message. A large one is durable when this returns; the others are to be stored together.
+    async fn seal(self: Box<Self>, measured: Measured) -> Result<Sealed, BlobError>;
+
+    /// Ends the message, and stores it by itself. When this returns, its octets are durable.
     async fn finish(self: Box<Self>, measured: Measured) -> Result<StoredEntry, BlobError>;
+}
+
+/// A message that was taken in whole.
+#[derive(Debug)]
+pub enum Sealed {
+    /// It is still to be stored ([`BlobStore::store_pack`]).
+    Entry(SealedEntry),
+    /// It is durable, in a pack of its own.
+    Stored(StoredEntry),
+}
+
+/// A message that waits to be stored. Dropping it forgets it.
+#[derive(Debug)]
+pub struct SealedEntry {
+    /// Its octets, sealed under its tenant's key.
+    pub octets: SealedOctets,
+    /// What it takes up of a bounded room.
+    pub room: Vec<OwnedSemaphorePermit>,
+}
+
+/// Where they are.
+#[derive(Debug)]
+pub enum SealedOctets {
+    /// In memory.
+    Memory(Vec<u8>),
+    /// In a file without a name.
+    File {
+        /// The file.
+        file: File,
+        /// How many there are.
+        octets: u64,
+    },
+}
+
+impl SealedOctets {
+    /// How many there are.
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Memory(octets) => octets.len() as u64,
+            Self::File { octets, .. } => *octets,
+        }
+    }
+
+    /// Whether there are none, which no entry has.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// Why the blob store could not do it.

@@ -69,15 +69,24 @@ pub trait Index: Send + Sync + std::fmt::Debug {
         kept: Duration,
     ) -> Result<CommitOutcome, IndexError>;
 
-    /// Puts a stored entry into the maildrops of its recipients: rows, uids and counters in one
-    /// transaction (the second half of P1). One outcome per message, in their order. Repeating the call
-    /// with the same extent changes nothing and gives the same answer, so it may be retried.
+    /// Puts the entries of a stored pack into the maildrops of their recipients: rows, uids and counters in one
+    /// transaction (the second half of P1), all of the pack's entries at once. One outcome per message, in their
+    /// order. Repeating the call with the same pack changes nothing and gives the same answer, so it may be retried.
+    async fn deliver_pack(
+        &self,
+        tenant: TenantId,
+        entries: &[PackedEntry],
+    ) -> Result<Vec<RowOutcome>, IndexError>;
+
+    /// [`deliver_pack`](Self::deliver_pack) of a pack with one entry.
     async fn deliver(
         &self,
         tenant: TenantId,
         entry: &StoredEntry,
         messages: &[NewMessage],
-    ) -> Result<Vec<RowOutcome>, IndexError>;
+    ) -> Result<Vec<RowOutcome>, IndexError> {
+        self.deliver_pack(tenant, &[PackedEntry { stored: *entry, messages: messages.to_vec() }]).await
+    }
 
     /// Up to `limit` messages of the maildrop with a uid over `after`, in order of uid.
     async fn message_infos(
@@ -299,6 +308,15 @@ pub struct NewMessage {
     pub unique_id: Option<UniqueId>,
     /// When it came in.
     pub received_at: OffsetDateTime,
+}
+
+/// An entry of a pack, and the messages that it is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PackedEntry {
+    /// Where it lies. All entries of a call lie in the same pack.
+    pub stored: StoredEntry,
+    /// One for each mailbox.
+    pub messages: Vec<NewMessage>,
 }
 
 /// What became of a [`NewMessage`].

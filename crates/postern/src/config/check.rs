@@ -23,6 +23,15 @@ impl Config {
         if self.pack.part_octets < 5 * 1024 * 1024 {
             return wrong("pack.part_octets", "must be at least 5242880 (S3's smallest part)");
         }
+        if self.pack.max_octets == 0 || self.pack.max_messages == 0 || self.pack.lanes == 0 {
+            return wrong("pack", "max_octets, max_messages and lanes must be at least 1");
+        }
+        if !(1..=65_536).contains(&self.pack.max_messages) {
+            return wrong("pack.max_messages", "must be between 1 and 65536");
+        }
+        if self.pack.spool_dir.as_ref().is_some_and(|dir| !dir.is_dir()) {
+            return wrong("pack.spool_dir", "is no directory");
+        }
         if !(1..=19).contains(&self.pack.compression_level) {
             return wrong("pack.compression_level", "must be between 1 and 19");
         }

@@ -96,7 +96,22 @@ pub(crate) struct Blob {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Pack {
-    /// A message over so many sealed octets is streamed by itself. Default: 1 MiB.
+    /// Longest time a message waits for the upload in front of it, to go into the pack after it. Default: 100 ms.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) linger: Duration,
+    /// Sealed octets of a pack at most. Default: 8 MiB.
+    pub(crate) max_octets: u64,
+    /// Messages of a pack at most. Default: 512.
+    pub(crate) max_messages: usize,
+    /// Packs of one tenant being stored at once. Default: 4.
+    pub(crate) lanes: usize,
+    /// Octets of sealed messages in memory that wait to be stored. Default: 64 MiB.
+    pub(crate) memory_octets: usize,
+    /// Where sealed messages go past that. Default: the system's directory for temporary files.
+    pub(crate) spool_dir: Option<PathBuf>,
+    /// Octets of them there; 0 for none. Default: 1 GiB.
+    pub(crate) spool_octets: u64,
+    /// A message over so many sealed octets is stored by itself. Default: 1 MiB.
     pub(crate) solo_octets: usize,
     /// Octets of a part of a streamed message; at least 5 MiB. Default: 8 MiB.
     pub(crate) part_octets: usize,
@@ -109,11 +124,42 @@ pub(crate) struct Pack {
 impl Default for Pack {
     fn default() -> Self {
         let defaults = blob::PacksConfig::default();
+        let gathering = maildrop::GatherConfig::default();
         Self {
+            linger: gathering.linger,
+            max_octets: gathering.octets_max,
+            max_messages: gathering.messages_max,
+            lanes: gathering.lanes,
+            memory_octets: defaults.memory_octets,
+            spool_dir: None,
+            spool_octets: 1 << 30,
             solo_octets: defaults.solo_octets,
             part_octets: defaults.part_octets,
             large_uploads_max: defaults.large_uploads_max,
             compression_level: defaults.compression_level,
+        }
+    }
+}
+
+/// How messages are read.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Read {
+    /// Octets fetched ahead of a session that reads in order, at most; 0 for none. Default: 4 MiB.
+    pub(crate) ahead_octets: u64,
+    /// Requests of one session for them at once. Default: 32.
+    pub(crate) ahead_requests: usize,
+    /// Octets fetched ahead for all sessions of a node. Default: 128 MiB.
+    pub(crate) memory_octets: usize,
+}
+
+impl Default for Read {
+    fn default() -> Self {
+        let defaults = blob::PacksConfig::default();
+        Self {
+            ahead_octets: defaults.ahead_octets,
+            ahead_requests: defaults.ahead_requests,
+            memory_octets: defaults.ahead_memory_octets,
         }
     }
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use maildrop::{
-    EntryEnvelope, Extent, Measured, SealedKey, StoredEntry, TenantId,
-    port::{BlobError, BlobStore, BodyStream, EntryWriter, Read},
+    EntryEnvelope, Extent, FairGate, Measured, SealedKey, StoredEntry, TenantId,
+    port::{BlobError, BlobStore, BodyStream, EntryWriter, MessageReader, Read, Sealed, SealedEntry},
 };
-use prometheus::Registry;
+use prometheus::{Histogram, HistogramOpts, Registry, exponential_buckets};
 
 use super::{Observer, Word};
 
@@ -17,12 +17,18 @@ use super::{Observer, Word};
 pub(crate) struct ObservedBlobStore {
     blob: Arc<dyn BlobStore>,
     observer: Observer,
+    entries: Histogram,
 }
 
 impl ObservedBlobStore {
     pub(crate) fn new(blob: Arc<dyn BlobStore>, registry: &Registry) -> Result<Self, prometheus::Error> {
         let what = "operations of the blob store";
-        Ok(Self { blob, observer: Observer::new(registry, "postern_blob_operation", "operation", what)? })
+        let help = "messages of a pack that is stored";
+        let options = HistogramOpts::new("postern_pack_messages", help);
+        let entries = Histogram::with_opts(options.buckets(exponential_buckets(1.0, 2.0, 10)?))?;
+        registry.register(Box::new(entries.clone()))?;
+        let observer = Observer::new(registry, "postern_blob_operation", "operation", what)?;
+        Ok(Self { blob, observer, entries })
     }
 }
 
@@ -68,6 +74,15 @@ impl BlobStore for ObservedBlobStore {
         Ok(Box::new(ObservedWriter { writer, observer: self.observer.clone() }))
     }
 
+    async fn store_pack(
+        &self,
+        tenant: TenantId,
+        entries: Vec<SealedEntry>,
+    ) -> Result<Vec<StoredEntry>, BlobError> {
+        self.entries.observe(entries.len() as f64);
+        self.observer.observe("store_pack", self.blob.store_pack(tenant, entries)).await
+    }
+
     async fn read(
         &self,
         tenant: TenantId,
@@ -76,17 +91,45 @@ impl BlobStore for ObservedBlobStore {
         read: Read,
     ) -> Result<BodyStream, BlobError> {
         let body = self.observer.observe("read", self.blob.read(tenant, key, extent, read)).await?;
-        let observer = self.observer.clone();
-        // It began well; how it goes on is counted only where it does not.
-        Ok(Box::pin(body.inspect(move |chunk| {
-            if let Err(error) = chunk {
-                observer.count("read_body", error.word());
-            }
-        })))
+        Ok(watched(body, &self.observer))
+    }
+
+    fn reader(&self, tenant: TenantId, turns: FairGate) -> Box<dyn MessageReader> {
+        let reader = self.blob.reader(tenant, turns);
+        Box::new(ObservedReader { reader, observer: self.observer.clone() })
     }
 
     async fn ready(&self) -> Result<(), BlobError> {
         self.observer.observe("ready", self.blob.ready()).await
+    }
+}
+
+/// It began well; how it goes on is counted only where it does not.
+fn watched(body: BodyStream, observer: &Observer) -> BodyStream {
+    let observer = observer.clone();
+    Box::pin(body.inspect(move |chunk| {
+        if let Err(error) = chunk {
+            observer.count("read_body", error.word());
+        }
+    }))
+}
+
+struct ObservedReader {
+    reader: Box<dyn MessageReader>,
+    observer: Observer,
+}
+
+#[async_trait]
+impl MessageReader for ObservedReader {
+    async fn read(
+        &mut self,
+        key: &SealedKey,
+        extent: Extent,
+        read: Read,
+        next: &[Extent],
+    ) -> Result<BodyStream, BlobError> {
+        let body = self.observer.observe("read", self.reader.read(key, extent, read, next)).await?;
+        Ok(watched(body, &self.observer))
     }
 }
 
@@ -97,10 +140,19 @@ struct ObservedWriter {
 
 #[async_trait]
 impl EntryWriter for ObservedWriter {
+    async fn room(&mut self, octets: usize) -> Result<(), BlobError> {
+        let room = self.writer.room(octets).await;
+        room.inspect_err(|error| self.observer.count("room", error.word()))
+    }
+
     async fn write(&mut self, chunk: &[u8]) -> Result<(), BlobError> {
         // As many as there are chunks, and mostly done in memory: only those that fail are worth counting.
         let written = self.writer.write(chunk).await;
         written.inspect_err(|error| self.observer.count("write", error.word()))
+    }
+
+    async fn seal(self: Box<Self>, measured: Measured) -> Result<Sealed, BlobError> {
+        self.observer.observe("seal", self.writer.seal(measured)).await
     }
 
     async fn finish(self: Box<Self>, measured: Measured) -> Result<StoredEntry, BlobError> {

@@ -4,10 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use maildrop::{
-    Actor, Credential, Listing, LockToken, MailboxId, MessageInfo, MessageRow, NodeId, StoredEntry, TenantId,
-    Uid, View,
+    Actor, Credential, Listing, LockToken, MailboxId, MessageInfo, MessageRow, NodeId, TenantId, Uid, View,
     port::{
-        CommitOutcome, Index, IndexError, KeptMore, NewMessage, OpenOutcome, OpenRequest, Pulse, RowOutcome,
+        CommitOutcome, Index, IndexError, KeptMore, OpenOutcome, OpenRequest, PackedEntry, Pulse, RowOutcome,
         SessionInfo, Usage,
     },
 };
@@ -95,13 +94,12 @@ impl Index for ObservedIndex {
         self.observer.observe("commit_update", work).await
     }
 
-    async fn deliver(
+    async fn deliver_pack(
         &self,
         tenant: TenantId,
-        entry: &StoredEntry,
-        messages: &[NewMessage],
+        entries: &[PackedEntry],
     ) -> Result<Vec<RowOutcome>, IndexError> {
-        self.observer.observe("deliver", self.index.deliver(tenant, entry, messages)).await
+        self.observer.observe("deliver_pack", self.index.deliver_pack(tenant, entries)).await
     }
 
     async fn message_infos(

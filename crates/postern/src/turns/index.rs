@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use maildrop::{
-    Actor, Credential, Listing, LockToken, MailboxId, MessageInfo, MessageRow, NodeId, StoredEntry, TenantId,
-    Uid, View,
+    Actor, Credential, Listing, LockToken, MailboxId, MessageInfo, MessageRow, NodeId, TenantId, Uid, View,
     port::{
-        CommitOutcome, Index, IndexError, KeptMore, NewMessage, OpenOutcome, OpenRequest, Pulse, RowOutcome,
+        CommitOutcome, Index, IndexError, KeptMore, OpenOutcome, OpenRequest, PackedEntry, Pulse, RowOutcome,
         SessionInfo, Usage,
     },
 };
@@ -83,14 +82,13 @@ impl Index for InTurn<dyn Index> {
         self.inner.commit_update(tenant, mailbox, token, deleted, kept).await
     }
 
-    async fn deliver(
+    async fn deliver_pack(
         &self,
         tenant: TenantId,
-        entry: &StoredEntry,
-        messages: &[NewMessage],
+        entries: &[PackedEntry],
     ) -> Result<Vec<RowOutcome>, IndexError> {
         let _turn = self.turns.take(Some(tenant)).await?;
-        self.inner.deliver(tenant, entry, messages).await
+        self.inner.deliver_pack(tenant, entries).await
     }
 
     async fn message_infos(

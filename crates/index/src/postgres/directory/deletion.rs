@@ -23,7 +23,7 @@ const TENANT_ROWS: [(&str, &str); 10] = [
     ("messages", "mailbox_id, uid"),
     ("deleted_messages", "mailbox_id, uid"),
     ("pack_garbage", "ctid"),
-    ("pack_refusals", "pack_id, mailbox_id"),
+    ("pack_refusals", "pack_id, mailbox_id, pack_offset"),
     ("packs", "pack_id"),
     ("traffic", "day, mailbox_id"),
     ("login_times", "mailbox_id"),

@@ -1,45 +1,46 @@
 //! Deliveries.
 
 use maildrop::{
-    StoredEntry, TenantId, Uid,
-    port::{IndexError, NewMessage, RowOutcome},
+    TenantId, Uid,
+    port::{IndexError, PackedEntry, RowOutcome},
 };
 use uuid::Uuid;
 
 use crate::{error::corrupt, postgres::Postgres};
 
 impl Postgres {
-    pub(super) async fn deliver(
+    pub(super) async fn deliver_pack(
         &self,
         tenant: TenantId,
-        entry: &StoredEntry,
-        messages: &[NewMessage],
+        entries: &[PackedEntry],
     ) -> Result<Vec<RowOutcome>, IndexError> {
+        let Some(pack) = entries.first().map(|entry| entry.stored) else { return Ok(Vec::new()) };
         let turn = tokio::time::timeout(self.statement_timeout, self.deliveries.acquire()).await;
         let _turn = turn
             .map_err(|_| IndexError::Unreached("too many deliveries wait".into()))?
             .map_err(|error| IndexError::Unreached(Box::new(error)))?;
-        let mailboxes: Vec<Uuid> = messages.iter().map(|m| m.mailbox.as_uuid()).collect();
-        let offsets = vec![entry.extent.offset as i64; messages.len()];
-        let lengths = vec![entry.extent.length as i64; messages.len()];
-        let octets: Vec<i64> = messages.iter().map(|m| m.octets as i64).collect();
-        let header_octets: Vec<i64> = messages.iter().map(|m| m.header_octets as i64).collect();
-        let received: Vec<_> = messages.iter().map(|m| m.received_at).collect();
-        let digests: Vec<&[u8]> = messages.iter().map(|m| m.digest.0.as_slice()).collect();
-        let delivered_to: Vec<&str> = messages.iter().map(|m| m.delivered_to.as_str()).collect();
+        let rows = || entries.iter().flat_map(|e| e.messages.iter().map(|m| (e.stored.extent, m)));
+        let mailboxes: Vec<Uuid> = rows().map(|(_, m)| m.mailbox.as_uuid()).collect();
+        let offsets: Vec<i64> = rows().map(|(extent, _)| extent.offset as i64).collect();
+        let lengths: Vec<i64> = rows().map(|(extent, _)| extent.length as i64).collect();
+        let octets: Vec<i64> = rows().map(|(_, m)| m.octets as i64).collect();
+        let header_octets: Vec<i64> = rows().map(|(_, m)| m.header_octets as i64).collect();
+        let received: Vec<_> = rows().map(|(_, m)| m.received_at).collect();
+        let digests: Vec<&[u8]> = rows().map(|(_, m)| m.digest.0.as_slice()).collect();
+        let delivered_to: Vec<&str> = rows().map(|(_, m)| m.delivered_to.as_str()).collect();
         let unique_ids: Vec<Option<&str>> =
-            messages.iter().map(|m| m.unique_id.as_ref().map(maildrop::UniqueId::as_str)).collect();
-        let ascii_extras: Vec<Option<i64>> = messages.iter().map(|m| m.ascii_extra).collect();
-        let rows: Vec<(i32, i32, Option<i64>)> = self
+            rows().map(|(_, m)| m.unique_id.as_ref().map(maildrop::UniqueId::as_str)).collect();
+        let ascii_extras: Vec<Option<i64>> = rows().map(|(_, m)| m.ascii_extra).collect();
+        let found: Vec<(i32, i32, Option<i64>)> = self
             .repeatable(|| {
                 sqlx::query_as(
                     "SELECT place, outcome, uid
                        FROM deliver_pack($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
                 )
                 .bind(tenant.as_uuid())
-                .bind(entry.extent.pack.as_uuid())
-                .bind(entry.pack_octets as i64)
-                .bind(entry.pack_entries as i32)
+                .bind(pack.extent.pack.as_uuid())
+                .bind(pack.pack_octets as i64)
+                .bind(pack.pack_entries as i32)
                 .bind(&mailboxes)
                 .bind(&offsets)
                 .bind(&lengths)
@@ -53,8 +54,8 @@ impl Postgres {
                 .fetch_all(&self.pool)
             })
             .await?;
-        let mut outcomes = vec![None; messages.len()];
-        for (place, outcome, uid) in rows {
+        let mut outcomes = vec![None; mailboxes.len()];
+        for (place, outcome, uid) in found {
             let outcome = match outcome {
                 0 => RowOutcome::Delivered(Uid(unsigned(uid)?)),
                 1 => RowOutcome::OverQuota,

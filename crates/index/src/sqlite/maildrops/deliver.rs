@@ -2,7 +2,7 @@
 
 use maildrop::{
     Extent, MailboxId, StoredEntry, TenantId, Uid,
-    port::{IndexError, NewMessage, RowOutcome},
+    port::{IndexError, NewMessage, PackedEntry, RowOutcome},
 };
 use sqlx::{Connection as _, SqliteConnection};
 use time::OffsetDateTime;
@@ -11,14 +11,14 @@ use super::micros;
 use crate::{error::index_error, sqlite::Sqlite};
 
 impl Sqlite {
-    pub(super) async fn deliver(
+    pub(super) async fn deliver_pack(
         &self,
         tenant: TenantId,
-        entry: &StoredEntry,
-        messages: &[NewMessage],
+        entries: &[PackedEntry],
     ) -> Result<Vec<RowOutcome>, IndexError> {
+        let Some(pack) = entries.first().map(|entry| entry.stored) else { return Ok(Vec::new()) };
         let mut connection = self.writer.acquire().await.map_err(index_error)?;
-        insert_messages(&mut connection, tenant, entry, messages).await.map_err(index_error)
+        insert_messages(&mut connection, tenant, &pack, entries).await.map_err(index_error)
     }
 }
 
@@ -83,22 +83,23 @@ pub(super) async fn count_in(
 async fn insert_messages(
     connection: &mut SqliteConnection,
     tenant: TenantId,
-    entry: &StoredEntry,
-    messages: &[NewMessage],
+    stored: &StoredEntry,
+    entries: &[PackedEntry],
 ) -> Result<Vec<RowOutcome>, sqlx::Error> {
     let mut tx = connection.begin().await?;
-    let extent = entry.extent;
+    let pack = stored.extent.pack;
+    let count = entries.iter().map(|entry| entry.messages.len()).sum();
     let tenant_known: Option<i64> =
         sqlx::query_scalar("SELECT 1 FROM tenants WHERE tenant_id = ? AND state <> 'deleting'")
             .bind(tenant.as_uuid())
             .fetch_optional(&mut *tx)
             .await?;
     if tenant_known.is_none() {
-        return Ok(vec![RowOutcome::Unknown; messages.len()]);
+        return Ok(vec![RowOutcome::Unknown; count]);
     }
     let known: Option<i64> = sqlx::query_scalar("SELECT 1 FROM packs WHERE tenant_id = ? AND pack_id = ?")
         .bind(tenant.as_uuid())
-        .bind(extent.pack.as_uuid())
+        .bind(pack.as_uuid())
         .fetch_optional(&mut *tx)
         .await?;
     if known.is_none() {
@@ -106,30 +107,34 @@ async fn insert_messages(
             "INSERT INTO packs (tenant_id, pack_id, octets, entries, created_at) VALUES (?, ?, ?, ?, ?)",
         )
         .bind(tenant.as_uuid())
-        .bind(extent.pack.as_uuid())
-        .bind(entry.pack_octets as i64)
-        .bind(i64::from(entry.pack_entries))
+        .bind(pack.as_uuid())
+        .bind(stored.pack_octets as i64)
+        .bind(i64::from(stored.pack_entries))
         .bind(micros(OffsetDateTime::now_utc()))
         .execute(&mut *tx)
         .await?;
     }
-    let mut outcomes = Vec::with_capacity(messages.len());
-    for message in messages {
-        let outcome = if known.is_some() {
-            repeated(&mut tx, tenant, extent, message).await?
-        } else {
-            insert_message(&mut tx, tenant, extent, message).await?
-        };
-        outcomes.push(outcome);
-    }
-    if known.is_none() && !outcomes.iter().any(|o| matches!(o, RowOutcome::Delivered(_))) {
-        sqlx::query("INSERT INTO pack_garbage (tenant_id, pack_id, octets, at) VALUES (?, ?, ?, ?)")
-            .bind(tenant.as_uuid())
-            .bind(extent.pack.as_uuid())
-            .bind(extent.length as i64)
-            .bind(micros(OffsetDateTime::now_utc()))
-            .execute(&mut *tx)
-            .await?;
+    let mut outcomes = Vec::with_capacity(count);
+    for entry in entries {
+        let extent = entry.stored.extent;
+        let first = outcomes.len();
+        for message in &entry.messages {
+            outcomes.push(if known.is_some() {
+                repeated(&mut tx, tenant, extent, message).await?
+            } else {
+                insert_message(&mut tx, tenant, extent, message).await?
+            });
+        }
+        if known.is_none() && !outcomes[first..].iter().any(|o| matches!(o, RowOutcome::Delivered(_))) {
+            // An entry that no row will ever point at.
+            sqlx::query("INSERT INTO pack_garbage (tenant_id, pack_id, octets, at) VALUES (?, ?, ?, ?)")
+                .bind(tenant.as_uuid())
+                .bind(pack.as_uuid())
+                .bind(extent.length as i64)
+                .bind(micros(OffsetDateTime::now_utc()))
+                .execute(&mut *tx)
+                .await?;
+        }
     }
     tx.commit().await?;
     Ok(outcomes)
@@ -165,11 +170,13 @@ async fn repeated(
         return Ok(RowOutcome::Unknown);
     }
     let refused: Option<i64> = sqlx::query_scalar(
-        "SELECT 1 FROM pack_refusals WHERE tenant_id = ? AND pack_id = ? AND mailbox_id = ?",
+        "SELECT 1 FROM pack_refusals
+          WHERE tenant_id = ? AND pack_id = ? AND mailbox_id = ? AND pack_offset = ?",
     )
     .bind(tenant.as_uuid())
     .bind(extent.pack.as_uuid())
     .bind(message.mailbox.as_uuid())
+    .bind(extent.offset as i64)
     .fetch_optional(connection)
     .await?;
     Ok(if refused.is_some() { RowOutcome::OverQuota } else { RowOutcome::DeliveredBefore })
@@ -186,12 +193,16 @@ async fn insert_message(
     };
     let (uid, octets) = (room.next_uid, message.octets as i64);
     if !room.takes(octets) {
-        sqlx::query("INSERT INTO pack_refusals (tenant_id, pack_id, mailbox_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
-            .bind(tenant.as_uuid())
-            .bind(extent.pack.as_uuid())
-            .bind(message.mailbox.as_uuid())
-            .execute(connection)
-            .await?;
+        sqlx::query(
+            "INSERT INTO pack_refusals (tenant_id, pack_id, mailbox_id, pack_offset) VALUES (?, ?, ?, ?)
+                 ON CONFLICT DO NOTHING",
+        )
+        .bind(tenant.as_uuid())
+        .bind(extent.pack.as_uuid())
+        .bind(message.mailbox.as_uuid())
+        .bind(extent.offset as i64)
+        .execute(connection)
+        .await?;
         return Ok(RowOutcome::OverQuota);
     }
     sqlx::query(

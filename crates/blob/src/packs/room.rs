@@ -1,0 +1,257 @@
+//! What messages may take up while they come in: memory, past that a file of sealed octets, past that nobody
+//! reads on (P6).
+
+use std::{
+    fs::File,
+    io::{Read as _, Seek as _, Write as _},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use maildrop::port::{BlobError, SealedEntry, SealedOctets};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Longest wait for room. A client that waits longer than that for its message to be read has cause to think
+/// that we died (RFC 5321 §4.5.3.2.5 gives three minutes between its chunks).
+const ROOM_WAIT: Duration = Duration::from_mins(1);
+/// Room is counted in so many octets.
+const UNIT_OCTETS: usize = 1024;
+
+/// The room of a node.
+pub(super) struct Rooms {
+    memory: Arc<Semaphore>,
+    spool: Option<Spool>,
+    /// Whoever holds this one goes on without room: among messages that all wait for more, one gets through,
+    /// and gives back what it had.
+    overdraft: Arc<Semaphore>,
+    /// The same for a pack that is put together of what was spooled.
+    pack_overdraft: Arc<Semaphore>,
+}
+
+struct Spool {
+    dir: PathBuf,
+    room: Arc<Semaphore>,
+    /// Whether a file could not be made there.
+    failed: AtomicBool,
+}
+
+impl Rooms {
+    /// Room for `memory` octets in memory, and `spool` in files without names under its directory.
+    pub(super) fn new(memory: usize, spool: Option<(PathBuf, u64)>) -> Self {
+        let permits = |octets: usize| Arc::new(Semaphore::new(units(octets).min(Semaphore::MAX_PERMITS)));
+        Self {
+            memory: permits(memory),
+            spool: spool.map(|(dir, octets)| Spool {
+                dir,
+                failed: AtomicBool::new(false),
+                room: permits(usize::try_from(octets).unwrap_or(usize::MAX)),
+            }),
+            overdraft: Arc::new(Semaphore::new(1)),
+            pack_overdraft: Arc::new(Semaphore::new(1)),
+        }
+    }
+
+    /// Room in memory for `octets` that come from files, while they are put into a pack.
+    pub(super) async fn for_pack(&self, octets: u64) -> Result<OwnedSemaphorePermit, BlobError> {
+        let units = many(usize::try_from(octets).unwrap_or(usize::MAX));
+        either(&self.memory, units, &self.pack_overdraft).await.map(|(permit, _)| permit)
+    }
+
+    /// Octets of memory that nobody holds now.
+    pub(super) fn memory_free(&self) -> usize {
+        self.memory.available_permits() * UNIT_OCTETS
+    }
+}
+
+/// The room one message takes up.
+#[derive(Default)]
+pub(super) struct Room {
+    held: Vec<OwnedSemaphorePermit>,
+    /// Units of memory among them.
+    units: usize,
+    file: Option<Spooled>,
+    unbounded: bool,
+}
+
+struct Spooled {
+    file: File,
+    octets: u64,
+}
+
+impl Room {
+    /// Makes room for `more` octets beside those in `sealed`, which go to a file where memory has none left.
+    pub(super) async fn grow(
+        &mut self,
+        rooms: &Rooms,
+        sealed: &mut Vec<u8>,
+        more: usize,
+    ) -> Result<(), BlobError> {
+        if self.file.is_some() {
+            return self.spool(rooms, sealed).await;
+        }
+        let missing = units(sealed.len() + more).saturating_sub(self.units);
+        if missing == 0 || self.unbounded {
+            return Ok(());
+        }
+        let wanted = u32::try_from(missing).unwrap_or(u32::MAX);
+        if let Ok(permit) = Arc::clone(&rooms.memory).try_acquire_many_owned(wanted) {
+            self.took(permit, missing);
+            return Ok(());
+        }
+        if let Some(spool) = &rooms.spool
+            && spool.room.available_permits() >= units(sealed.len() + more)
+        {
+            let dir = spool.dir.clone();
+            match blocking(move || tempfile::tempfile_in(dir)).await {
+                Ok(file) => {
+                    self.file = Some(Spooled { file, octets: 0 });
+                    self.spool(rooms, sealed).await?;
+                    return Ok(());
+                }
+                // Said once: it would be with every message.
+                Err(error) if !spool.failed.swap(true, Relaxed) => {
+                    tracing::warn!(dir = %spool.dir.display(), %error, "cannot spool: messages wait instead");
+                }
+                Err(_) => {}
+            }
+        }
+        let (permit, of_memory) = either(&rooms.memory, wanted, &rooms.overdraft).await?;
+        if of_memory {
+            self.took(permit, missing);
+        } else {
+            self.unbounded = true;
+            self.held.push(permit);
+        }
+        Ok(())
+    }
+
+    fn took(&mut self, permit: OwnedSemaphorePermit, units: usize) {
+        self.units += units;
+        match self.held.first_mut() {
+            Some(held) if !self.unbounded => held.merge(permit),
+            Some(_) | None => self.held.push(permit),
+        }
+    }
+
+    /// Moves what is in `sealed` to the file, and gives back what it took up in memory.
+    async fn spool(&mut self, rooms: &Rooms, sealed: &mut Vec<u8>) -> Result<(), BlobError> {
+        let (Some(spooled), Some(spool)) = (&mut self.file, &rooms.spool) else { return Ok(()) };
+        if sealed.is_empty() {
+            return Ok(());
+        }
+        let permit = if self.unbounded {
+            None
+        } else {
+            Some(either(&spool.room, many(sealed.len()), &rooms.overdraft).await?)
+        };
+        let octets = std::mem::take(sealed);
+        let mut file = spooled.file.try_clone().map_err(|error| spool_failed(&error))?;
+        let (written, mut octets) = blocking(move || {
+            let written = file.write_all(&octets);
+            Ok((written, octets))
+        })
+        .await
+        .map_err(|error| spool_failed(&error))?;
+        written.map_err(|error| spool_failed(&error))?;
+        spooled.octets += octets.len() as u64;
+        octets.clear();
+        *sealed = octets;
+        if self.units > 0 {
+            self.held.clear();
+            self.units = 0;
+        }
+        if let Some((permit, of_spool)) = permit {
+            self.unbounded |= !of_spool;
+            self.held.push(permit);
+        }
+        Ok(())
+    }
+
+    /// Octets in the file.
+    pub(super) fn spooled(&self) -> usize {
+        self.file.as_ref().map_or(0, |spooled| usize::try_from(spooled.octets).unwrap_or(usize::MAX))
+    }
+
+    /// Everything of the message so far, where some of it is in the file.
+    pub(super) async fn take_spooled(&mut self, sealed: &[u8]) -> Result<Option<Vec<u8>>, BlobError> {
+        let Some(Spooled { file, octets }) = self.file.take() else { return Ok(None) };
+        let mut all = read(file, octets).await?;
+        all.extend_from_slice(sealed);
+        Ok(Some(all))
+    }
+
+    /// The whole entry, with the room that it takes up until it is stored.
+    pub(super) async fn seal(mut self, rooms: &Rooms, mut sealed: Vec<u8>) -> Result<SealedEntry, BlobError> {
+        if self.file.is_some() {
+            self.spool(rooms, &mut sealed).await?;
+        } else if let Some(held) = self.held.first_mut()
+            && !self.unbounded
+        {
+            // Compression has made less of it than was held.
+            let less = self.units.saturating_sub(units(sealed.len()));
+            drop(held.split(less));
+        }
+        let octets = match self.file {
+            Some(Spooled { file, octets }) => SealedOctets::File { file, octets },
+            None => SealedOctets::Memory(sealed),
+        };
+        Ok(SealedEntry { octets, room: self.held })
+    }
+}
+
+/// `units` of `room`, or else what goes without; and whether it is of the room.
+async fn either(
+    room: &Arc<Semaphore>,
+    units: u32,
+    without: &Arc<Semaphore>,
+) -> Result<(OwnedSemaphorePermit, bool), BlobError> {
+    let wait = async {
+        tokio::select! {
+            biased;
+            permit = Arc::clone(room).acquire_many_owned(units) => permit.map(|permit| (permit, true)),
+            permit = Arc::clone(without).acquire_owned() => permit.map(|permit| (permit, false)),
+        }
+    };
+    match tokio::time::timeout(ROOM_WAIT, wait).await {
+        Ok(Ok(permit)) => Ok(permit),
+        Ok(Err(closed)) => Err(BlobError::Unavailable(closed.to_string())),
+        Err(_) => Err(BlobError::Unavailable("more comes in than can be stored".into())),
+    }
+}
+
+/// Reads a spooled entry back.
+pub(super) async fn read(mut file: File, octets: u64) -> Result<Vec<u8>, BlobError> {
+    let read = move || {
+        let mut all = Vec::with_capacity(usize::try_from(octets).unwrap_or(0));
+        file.rewind()?;
+        file.take(octets).read_to_end(&mut all)?;
+        Ok(all)
+    };
+    let all = blocking(read).await.map_err(|error| spool_failed(&error))?;
+    if all.len() as u64 != octets {
+        return Err(BlobError::Unavailable("spool file is shorter than what was written".into()));
+    }
+    Ok(all)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> std::io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)?
+}
+
+fn spool_failed(error: &std::io::Error) -> BlobError {
+    BlobError::Unavailable(format!("spool: {error}"))
+}
+
+fn units(octets: usize) -> usize {
+    octets.div_ceil(UNIT_OCTETS)
+}
+
+fn many(octets: usize) -> u32 {
+    u32::try_from(units(octets)).unwrap_or(u32::MAX)
+}
