@@ -1,6 +1,7 @@
 //! The ports: what the domain needs from the world. Each has one contract suite that every adapter passes.
 
 mod blob;
+mod bulletins;
 mod clock;
 mod directory;
 mod failures;
@@ -8,6 +9,7 @@ mod index;
 mod records;
 
 pub use blob::{BlobError, BlobStore, BodyStream, EntryWriter, Read};
+pub use bulletins::{BULLETINS_MAX, BulletinStep, Bulletins};
 pub use clock::{Clock, SystemClock};
 pub use directory::{
     APP_PASSWORDS_MAX, Account, AppPasswordHash, Directory, HostCertificate, LoginDomain, LoginLookup,

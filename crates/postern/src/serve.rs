@@ -326,14 +326,16 @@ impl Node {
     fn serve_admin(&self, listener: TcpListener) -> anyhow::Result<()> {
         let token = self.config.admin_token()?.context("admin.token_file is missing")?;
         let drain = self.drain.handle();
-        let Store { directory, index, records, .. } = self.parts.managed.clone();
+        let Store { directory, index, records, bulletins, .. } = self.parts.managed.clone();
         let api = AdminApi {
             directory,
             index,
             records,
+            bulletins,
             blob: Arc::clone(&self.parts.blob),
             maildrops: self.parts.maildrops.clone(),
             deliveries: self.parts.deliveries.clone(),
+            bulletin_writers: self.parts.bulletins.clone(),
             traffic: self.parts.tenancy.traffic.clone(),
             hasher: self.parts.hasher.clone(),
             backends: self.parts.backends.clone(),
@@ -383,6 +385,7 @@ impl Node {
             directory: Arc::clone(&self.parts.store.directory),
             index: Arc::clone(&self.parts.store.index),
             records: Arc::clone(&self.parts.store.records),
+            bulletins: Arc::clone(&self.parts.store.bulletins),
             blob: Arc::clone(&self.parts.blob),
             node: self.parts.node,
             name: name.to_owned(),

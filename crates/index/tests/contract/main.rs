@@ -10,6 +10,7 @@
 )]
 
 mod backend;
+mod bulletins;
 mod deleted;
 mod deliver;
 mod directory;
@@ -120,6 +121,24 @@ contract! {
     records::old_traffic_is_forgotten,
     records::old_audit_entries_are_forgotten_and_young_ones_cannot_be,
     records::finished_deletions_are_forgotten,
+    bulletins::each_mailbox_gets_it_once,
+    bulletins::a_bulletin_is_noted_once,
+    bulletins::a_step_that_broke_off_is_done_again,
+    bulletins::two_workers_at_once_put_it_once,
+    bulletins::mailboxes_come_and_go_while_it_is_on_its_way,
+    bulletins::new_mailboxes_get_what_is_for_them,
+    bulletins::mailboxes_created_in_the_same_moment_get_it_once,
+    bulletins::quotas_do_not_refuse_it_and_counters_are_right,
+    bulletins::who_deletes_it_is_not_shown_it_again,
+    bulletins::a_withdrawal_takes_it_from_all,
+    bulletins::a_withdrawal_and_an_open_session,
+    bulletins::a_withdrawal_ends_the_roll_out,
+    bulletins::withdrawals_and_commits_at_once_agree,
+    bulletins::it_expires,
+    bulletins::they_are_listed_and_walled,
+    bulletins::there_are_not_too_many_at_once,
+    bulletins::a_tenants_deletion_takes_them_along,
+    housekeeping::a_bulletin_reaches_everybody_in_the_background,
     housekeeping::rows_of_a_deleted_mailbox_go_in_the_background,
     housekeeping::a_mailbox_that_receives_and_deletes_keeps_no_more_than_its_quota,
     housekeeping::a_deletion_that_fails_hurries_nothing_else,
