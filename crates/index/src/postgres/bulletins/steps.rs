@@ -12,6 +12,14 @@ use crate::{
     postgres::Postgres,
 };
 
+/// The mailboxes that get a bulletin next.
+const NEXT_SQL: &str = "SELECT mailbox_id, address, next_uid FROM mailboxes
+          WHERE tenant_id = $1 AND mailbox_id > $2 AND bulletins < $3
+          ORDER BY mailbox_id LIMIT $4 FOR NO KEY UPDATE";
+/// Messages that a bulletin became.
+const HOLDING_SQL: &str = "SELECT mailbox_id, uid FROM messages
+          WHERE tenant_id = $1 AND pack_id = $2 AND pack_offset = $3 LIMIT $4";
+
 impl Postgres {
     pub(super) async fn bulletin_step(
         &self,
@@ -56,17 +64,13 @@ async fn roll_out(
     limit: u32,
     at: OffsetDateTime,
 ) -> Result<BulletinStep, sqlx::Error> {
-    let rows: Vec<(Uuid, String, i64)> = sqlx::query_as(
-        "SELECT mailbox_id, address, next_uid FROM mailboxes
-          WHERE tenant_id = $1 AND mailbox_id > $2 AND bulletins < $3
-          ORDER BY mailbox_id LIMIT $4 FOR NO KEY UPDATE",
-    )
-    .bind(tenant.as_uuid())
-    .bind(reached.unwrap_or(Uuid::nil()))
-    .bind(bulletin.number as i64)
-    .bind(i64::from(limit))
-    .fetch_all(&mut **tx)
-    .await?;
+    let rows: Vec<(Uuid, String, i64)> = sqlx::query_as(NEXT_SQL)
+        .bind(tenant.as_uuid())
+        .bind(reached.unwrap_or(Uuid::nil()))
+        .bind(bulletin.number as i64)
+        .bind(i64::from(limit))
+        .fetch_all(&mut **tx)
+        .await?;
     let last = rows.last().map(|(mailbox, ..)| *mailbox);
     let more = rows.len() == limit as usize;
     let getting = rows
@@ -159,16 +163,13 @@ async fn withdraw(
     limit: u32,
     at: OffsetDateTime,
 ) -> Result<BulletinStep, sqlx::Error> {
-    let holding: Vec<(Uuid, i64)> = sqlx::query_as(
-        "SELECT mailbox_id, uid FROM messages
-          WHERE tenant_id = $1 AND pack_id = $2 AND pack_offset = $3 LIMIT $4",
-    )
-    .bind(tenant.as_uuid())
-    .bind(bulletin.extent.pack.as_uuid())
-    .bind(bulletin.extent.offset as i64)
-    .bind(i64::from(limit))
-    .fetch_all(&mut **tx)
-    .await?;
+    let holding: Vec<(Uuid, i64)> = sqlx::query_as(HOLDING_SQL)
+        .bind(tenant.as_uuid())
+        .bind(bulletin.extent.pack.as_uuid())
+        .bind(bulletin.extent.offset as i64)
+        .bind(i64::from(limit))
+        .fetch_all(&mut **tx)
+        .await?;
     let (mailboxes, uids): (Vec<Uuid>, Vec<i64>) = holding.into_iter().unzip();
     // The mailboxes' rows first, in their order, as a delivery does.
     sqlx::query(
@@ -266,3 +267,6 @@ async fn over(
         .await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod plans;
