@@ -9,6 +9,7 @@
     reason = "a test that cannot go on says so"
 )]
 
+mod access;
 mod backend;
 mod bulletins;
 mod deleted;
@@ -96,11 +97,11 @@ contract! {
     tenancy::mailboxes_are_searched,
     tenancy::quotas_of_mailbox_and_tenant_hold,
     tenancy::quotas_are_not_given_away_twice,
-    tenancy::aliases_lead_to_their_mailboxes,
-    tenancy::app_passwords_come_and_go,
-    tenancy::api_keys_belong_to_a_tenant_or_to_none,
-    tenancy::certificates_belong_to_the_nearest_domain,
-    tenancy::of_two_that_lie_within_each_other_one_is_created,
+    access::aliases_lead_to_their_mailboxes,
+    access::app_passwords_come_and_go,
+    access::api_keys_belong_to_a_tenant_or_to_none,
+    access::certificates_belong_to_the_nearest_domain,
+    access::of_two_that_lie_within_each_other_one_is_created,
     tenancy::a_tenants_deletion_begins_with_its_key,
     sessions::a_changed_tenant_is_stale,
     sessions::a_login_delay_is_kept,
