@@ -75,10 +75,10 @@ impl LoginMechanism {
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DeleMeaning {
-    /// It is deleted; it can be restored for [`Policy::undelete_days`].
+    /// It is deleted; it can be restored for [`Policy::undelete_days`](super::Policy::undelete_days).
     #[default]
     Delete,
-    /// It is hidden from its owner and kept for [`Policy::hide_days`].
+    /// It is hidden from its owner and kept for [`Policy::hide_days`](super::Policy::hide_days).
     Hide,
 }
 
