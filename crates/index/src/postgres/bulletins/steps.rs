@@ -16,6 +16,9 @@ use crate::{
 const NEXT_SQL: &str = "SELECT mailbox_id, address, next_uid FROM mailboxes
           WHERE tenant_id = $1 AND mailbox_id > $2 AND bulletins < $3
           ORDER BY mailbox_id LIMIT $4 FOR NO KEY UPDATE";
+/// Where many messages are of one bulletin, the planner would read the table from its beginning until it has found
+/// enough: in each step past more that is gone.
+const BY_INDEX_SQL: &str = "SELECT set_config('enable_seqscan', 'off', true)";
 /// Messages that a bulletin became.
 const HOLDING_SQL: &str = "SELECT mailbox_id, uid FROM messages
           WHERE tenant_id = $1 AND pack_id = $2 AND pack_offset = $3 LIMIT $4";
@@ -163,6 +166,7 @@ async fn withdraw(
     limit: u32,
     at: OffsetDateTime,
 ) -> Result<BulletinStep, sqlx::Error> {
+    sqlx::query(BY_INDEX_SQL).execute(&mut **tx).await?;
     let holding: Vec<(Uuid, i64)> = sqlx::query_as(HOLDING_SQL)
         .bind(tenant.as_uuid())
         .bind(bulletin.extent.pack.as_uuid())
