@@ -13,6 +13,8 @@ mod address;
 mod deliver;
 mod downgrade;
 mod fair;
+#[doc(hidden)]
+pub mod fuzzing;
 mod housekeeping;
 mod id;
 mod listing;
