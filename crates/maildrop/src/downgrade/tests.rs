@@ -49,6 +49,9 @@ fn unstructured_text() {
     check_octets(b"Subject: gr\xfc\xdfe\r\n", "Subject: =?unknown-8bit?B?Z3L832U=?=\r\n");
     check_octets(b"X-\xfc: gr\xfc\xdfe\r\n", "X-?: gr??e\r\n");
     check_octets(b"gr\xfc\xdfe\r\n", "gr??e\r\n");
+    // A line that goes on, with nothing before it, becomes no field.
+    check("  Delivered-To: ü\r\n", "  Delivered-To: ??\r\n");
+    check("\tTo: ü <ü@x>\r\n", "\tTo: ?? <??@x>\r\n");
 }
 
 #[test]
