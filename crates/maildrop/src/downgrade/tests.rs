@@ -100,6 +100,12 @@ fn mime_parameters() {
             "%C3%BC".repeat(2),
         ),
     );
+    // However many there are, and wherever they were folded, lines stay well under 998 octets (RFC 5322 §2.1.1).
+    let mut out = Vec::new();
+    field(format!("Content-Type: x/y{}\r\n", "; name=\r\n \"ü\"".repeat(100)).as_bytes(), &mut out);
+    let out = String::from_utf8(out).unwrap();
+    assert_eq!(out.matches("name*=UTF-8''%C3%BC").count(), 100);
+    assert!(out.lines().all(|line| line.len() <= 420), "{out}");
     check_octets(b"Content-Type: \xfc/y; x=\xfc\r\n", "Content-Type: ?/y; x*=unknown-8bit''%FC\r\n");
 }
 
