@@ -17,6 +17,11 @@ fn private_postgres(dir: &Path) -> Postgres {
     Postgres::start(PostgresOptions::new(env("POSTERN_TEST_PG_BIN"), dir.join("pg"))).unwrap()
 }
 
+/// A node that keeps nothing near: what it reads it reads from the store.
+fn uncached(options: NodeOptions) -> NodeOptions {
+    NodeOptions { extra: "[cache]\nmemory_octets = 0\n".into(), ..options }
+}
+
 fn dir() -> tempfile::TempDir {
     tempfile::tempdir_in(env("POSTERN_TEST_TMP")).unwrap()
 }
@@ -26,7 +31,7 @@ fn without_the_blob_store_everything_else_goes_on() {
     let dir = dir();
     let mut weed = Seaweed::start(env("POSTERN_TEST_WEED"), dir.path().join("s3")).unwrap();
     let stores = Stores::Servers(Database::new(), Bucket::on(&weed.endpoint()));
-    let (mut node, a) = Node::start(&NodeOptions::on(&stores)).with_mailbox("a");
+    let (mut node, a) = Node::start(&uncached(NodeOptions::on(&stores))).with_mailbox("a");
     for tag in ["one", "two", "three"] {
         deliver(node.lmtp, &a, &message(tag, 2000));
     }
@@ -184,7 +189,7 @@ fn packs(dir: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn a_flipped_byte_is_never_served() {
-    let (node, a) = Node::start(&NodeOptions::embedded()).with_mailbox("a");
+    let (node, a) = Node::start(&uncached(NodeOptions::embedded())).with_mailbox("a");
     deliver(node.lmtp, &a, &message("flipped", 3000));
     let paths = packs(&node.dir.path().join("data/packs"));
     let [path] = &paths[..] else { panic!("{paths:?}") };
@@ -220,7 +225,7 @@ fn a_flipped_byte_is_never_served() {
 
 #[test]
 fn a_large_message_with_a_flipped_byte_is_cut_off() {
-    let (node, a) = Node::start(&NodeOptions::embedded()).with_mailbox("a");
+    let (node, a) = Node::start(&uncached(NodeOptions::embedded())).with_mailbox("a");
     deliver(node.lmtp, &a, &message("flipped", 8_000_000));
     let path = &packs(&node.dir.path().join("data/packs"))[0];
     let mut octets = fs::read(path).unwrap();

@@ -13,6 +13,7 @@
 mod admin;
 mod bound;
 mod bulk;
+mod bulletins;
 mod caps;
 mod certificates;
 mod clients;
@@ -35,6 +36,7 @@ mod oauth;
 mod openapi;
 mod pop3;
 mod proxy;
+mod readers;
 mod sasl;
 mod secrets;
 mod storm;
