@@ -17,6 +17,7 @@
 //! ```
 
 mod blob_key;
+mod cache;
 mod disk;
 pub mod format;
 mod keys;
@@ -29,6 +30,7 @@ mod seal;
 mod zip;
 
 pub use blob_key::{BlobKey, BlobKeyError, BlobLayout};
+pub use cache::{CacheConfig, CacheStats, EntryCache};
 pub use disk::{DiskConfig, DiskStore};
 pub use keys::{KeyWrap, Keyring, MasterKey, MasterKeyError, TenantKey};
 pub use object::{LIST_PAGE, Listed, ObjectBody, ObjectPage, ObjectStore, Upload, collect};

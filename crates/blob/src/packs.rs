@@ -18,7 +18,7 @@ use maildrop::{
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 
-use crate::{BlobLayout, EntryScanner, Keyring, ObjectStore, ScanItem};
+use crate::{BlobLayout, EntryCache, EntryScanner, Keyring, ObjectStore, ScanItem};
 use ahead::Ahead;
 #[cfg(test)]
 pub(crate) use builder::PackBuilder;
@@ -84,6 +84,7 @@ struct Inner {
     rooms: Rooms,
     /// Room, in KiB, for what is fetched ahead.
     ahead: Arc<Semaphore>,
+    cache: Option<EntryCache>,
 }
 
 impl Packs {
@@ -104,7 +105,19 @@ impl Packs {
         let rooms = Rooms::new(config.memory_octets, config.spool.clone());
         let ahead = (config.ahead_memory_octets / 1024).min(Semaphore::MAX_PERMITS);
         let ahead = Arc::new(Semaphore::new(ahead));
-        Self { inner: Arc::new(Inner { store, keyring, layout, config, large_uploads, rooms, ahead }) }
+        let cache = None;
+        Self { inner: Arc::new(Inner { store, keyring, layout, config, large_uploads, rooms, ahead, cache }) }
+    }
+
+    /// The same, unused as yet, with a cache of entries.
+    #[must_use]
+    pub fn cached_in(self, cache: EntryCache) -> Self {
+        let Inner { store, keyring, layout, config, .. } = &*self.inner;
+        let packs = Self::new(Arc::clone(store), keyring.clone(), layout.clone(), config.clone());
+        match Arc::try_unwrap(packs.inner) {
+            Ok(inner) => Self { inner: Arc::new(Inner { cache: Some(cache), ..inner }) },
+            Err(inner) => Self { inner },
+        }
     }
 
     /// Octets of memory that messages may still take up before they are spooled, or wait.
@@ -205,7 +218,10 @@ impl BlobStore for Packs {
     ) -> Result<BodyStream, BlobError> {
         let key = self.inner.keyring.open(tenant, key).await?;
         let name = self.inner.layout.pack(tenant, extent.pack);
-        read::open(Arc::clone(&self.inner.store), name, tenant, key, extent, read, Bytes::new()).await
+        let cache = self.inner.cache.clone();
+        let store = Arc::clone(&self.inner.store);
+        let entry = read::Entry { store, cache, name, tenant, tenant_key: key, extent };
+        read::open(entry, read, Bytes::new()).await
     }
 
     fn reader(&self, tenant: TenantId, turns: FairGate) -> Box<dyn MessageReader> {

@@ -48,7 +48,30 @@ pub(crate) struct Node {
     pub(crate) postgres: Postgres,
     pub(crate) seaweed: Seaweed,
     pub(crate) ports: Ports,
-    admin: SocketAddr,
+    pub(crate) admin: SocketAddr,
+}
+
+/// What a node is started from.
+pub(crate) struct Store<'a> {
+    pub(crate) dir: &'a Path,
+    pub(crate) servers: &'a Servers,
+    /// The release binary.
+    pub(crate) postern: &'a Path,
+    pub(crate) tls: &'a Identity,
+}
+
+/// One more node, on the same index and bucket.
+pub(crate) struct Another {
+    group: Group,
+    pub(crate) ports: Ports,
+    pub(crate) admin: SocketAddr,
+}
+
+impl Another {
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.group.pid()
+    }
 }
 
 impl Node {
@@ -68,22 +91,15 @@ impl Node {
         postgres.sql("postgres", "CREATE DATABASE postern")?;
         let store = SocketAddr::from((Ipv4Addr::LOCALHOST, seaweed.port()));
         S3::connect(store).await?.create_bucket(BUCKET).await.context("create bucket")?;
+        let store = Store { dir, servers, postern, tls };
+        let Another { group, ports, admin } =
+            spawn(&store, "postern", &postgres, &seaweed.endpoint()).await?;
+        Ok(Self { group, postgres, seaweed, ports, admin })
+    }
 
-        let [pop3, pop3s, lmtp, admin] =
-            free_ports()?.map(|port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-        let ports = Ports { pop3, pop3s, lmtp };
-        let config = dir.join("postern.toml");
-        fs::write(&config, configuration(dir, ports, admin, &postgres, &seaweed, tls)?)
-            .context("write config")?;
-        let log = dir.join("postern.log");
-        process::run_logged(&mut command(postern, "migrate", &config), &dir.join("migrate.log"))?;
-        let file = File::create(&log).context("create log")?;
-        let mut serve = command(postern, "serve", &config);
-        serve.stdout(file.try_clone().context("share log")?).stderr(file);
-        let group = Group::spawn(&mut serve, libc::SIGTERM, libc::SIGKILL)?;
-        let mut node = Self { group, postgres, seaweed, ports, admin };
-        node.wait_ready(&log).await?;
-        Ok(node)
+    /// Starts one more node, which reaches the object store at `endpoint`.
+    pub(crate) async fn another(&self, store: &Store<'_>, endpoint: &str) -> anyhow::Result<Another> {
+        spawn(store, "another", &self.postgres, endpoint).await
     }
 
     /// Makes mailboxes, `local@bench.test` each.
@@ -116,29 +132,60 @@ impl Node {
         servers.extend(self.seaweed.pid().map(|pid| Server { name: "s3", pid }));
         servers
     }
+}
 
-    async fn wait_ready(&mut self, log: &Path) -> anyhow::Result<()> {
-        let deadline = Instant::now() + Duration::from_mins(1);
-        loop {
-            if let Some(status) = self.group.ended()? {
-                let text = fs::read_to_string(log).unwrap_or_default();
-                bail!("postern did not start ({}):\n{}", process::describe(status), process::tail(&text, 20));
-            }
-            if let Ok(mut http) = Http::connect(self.admin).await
-                && http
-                    .request("GET", "/readyz", "", b"", true)
-                    .await
-                    .is_ok_and(|answer| answer.status == 200)
-            {
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                bail!("postern was not ready after a minute (its log: {})", log.display());
-            }
-            interrupt::check()?;
-            thread::sleep(Duration::from_millis(50));
+/// Migrates and starts a node, and waits until it is ready.
+async fn spawn(
+    store: &Store<'_>,
+    name: &str,
+    postgres: &Postgres,
+    endpoint: &str,
+) -> anyhow::Result<Another> {
+    let [pop3, pop3s, lmtp, admin] =
+        free_ports()?.map(|port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    let ports = Ports { pop3, pop3s, lmtp };
+    let config = store.dir.join(format!("{name}.toml"));
+    fs::write(&config, configuration(store, name, ports, admin, postgres, endpoint)?)
+        .context("write config")?;
+    let log = store.dir.join(format!("{name}.log"));
+    process::run_logged(&mut command(store.postern, "migrate", &config), &store.dir.join("migrate.log"))?;
+    let file = File::create(&log).context("create log")?;
+    let mut serve = command(store.postern, "serve", &config);
+    serve.stdout(file.try_clone().context("share log")?).stderr(file);
+    let mut group = Group::spawn(&mut serve, libc::SIGTERM, libc::SIGKILL)?;
+    wait_ready(&mut group, admin, &log).await?;
+    Ok(Another { group, ports, admin })
+}
+
+async fn wait_ready(group: &mut Group, admin: SocketAddr, log: &Path) -> anyhow::Result<()> {
+    let deadline = Instant::now() + Duration::from_mins(1);
+    loop {
+        if let Some(status) = group.ended()? {
+            let text = fs::read_to_string(log).unwrap_or_default();
+            bail!("postern did not start ({}):\n{}", process::describe(status), process::tail(&text, 20));
         }
+        if let Ok(mut http) = Http::connect(admin).await
+            && http.request("GET", "/readyz", "", b"", true).await.is_ok_and(|answer| answer.status == 200)
+        {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            bail!("postern was not ready after a minute (its log: {})", log.display());
+        }
+        interrupt::check()?;
+        thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// Requests that a node has made to the object store, by its own count.
+pub(crate) async fn store_requests(admin: SocketAddr) -> anyhow::Result<u64> {
+    let answer = Http::connect(admin).await?.request("GET", "/metrics", "", b"", true).await?;
+    let text = String::from_utf8_lossy(&answer.good("/metrics")?.body).into_owned();
+    let counts = text
+        .lines()
+        .filter(|line| line.starts_with("postern_object_requests_total{"))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+    Ok(counts.sum())
 }
 
 /// A mailbox's address.
@@ -177,13 +224,14 @@ fn command(postern: &Path, verb: &str, config: &Path) -> Command {
 }
 
 fn configuration(
-    dir: &Path,
+    store: &Store<'_>,
+    node: &str,
     ports: Ports,
     admin: SocketAddr,
     postgres: &Postgres,
-    seaweed: &Seaweed,
-    tls: &Identity,
+    endpoint: &str,
 ) -> anyhow::Result<String> {
+    let Store { dir, tls, .. } = store;
     let write = |name: &str, text: &str| -> anyhow::Result<PathBuf> {
         let file = dir.join(name);
         fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
@@ -199,7 +247,7 @@ fn configuration(
          [tls]\ncertificate_file = {certificate}\nkey_file = {private}\n\n\
          [index]\nurl = \"{index}\"\n\n\
          [blob]\nkind = \"s3\"\nbucket = \"{BUCKET}\"\nregion = \"us-east-1\"\nendpoint = \"{endpoint}\"\n\n\
-         [keys]\nmaster_key_file = {key}\n\n[node]\nname = \"bench\"\ndata_dir = {data}\n\n\
+         [keys]\nmaster_key_file = {key}\n\n[node]\nname = \"{node}\"\ndata_dir = {data}\n\n\
          [log]\nformat = \"text\"\nfilter = \"warn\"\n",
         pop3 = ports.pop3,
         pop3s = ports.pop3s,
@@ -208,8 +256,7 @@ fn configuration(
         certificate = quoted(&tls.certificate),
         private = quoted(&tls.key),
         index = postgres.url("postern"),
-        endpoint = seaweed.endpoint(),
         key = quoted(&key),
-        data = quoted(&dir.join("data")),
+        data = quoted(&dir.join(format!("data-{node}"))),
     ))
 }

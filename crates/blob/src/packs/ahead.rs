@@ -11,7 +11,12 @@ use maildrop::{
 use tokio::{sync::OwnedSemaphorePermit, task::JoinHandle};
 use tracing::Instrument as _;
 
-use super::{Inner, fetch::Fetch, read};
+use super::{
+    Inner,
+    fetch::Fetch,
+    read::{self, Entry},
+};
+use crate::cache::CHUNK_OCTETS_MAX;
 
 /// Octets fetched ahead at first; twice as many each time the session has taken half of them.
 const WINDOW_FIRST_OCTETS: u64 = 128 * 1024;
@@ -107,20 +112,46 @@ impl Ahead {
         }
     }
 
+    /// Begins to fetch the message together with its neighbours, where nothing was fetched ahead.
+    fn begin(&mut self, extent: Extent, read: Read, next: &[Extent]) {
+        let config = &self.packs.config;
+        let alone = next.is_empty() || config.ahead_octets == 0 || extent.length > RUN_OCTETS / 2;
+        // With a cache a message by itself is fetched whole too, to be kept.
+        let short = read::first_octets(extent, read) <= CHUNK_OCTETS_MAX;
+        if !self.parts.is_empty() || (alone && !(self.packs.cache.is_some() && short)) {
+            return;
+        }
+        let all: Vec<Extent> = match alone {
+            true => vec![extent],
+            false => std::iter::once(extent).chain(next.iter().copied()).collect(),
+        };
+        let octets = read::first_octets(extent, read) + WINDOW_FIRST_OCTETS.min(config.ahead_octets);
+        if let Some(run) = runs(&all, read, octets, 1).0.into_iter().next() {
+            let octets = Octets::Coming(self.fetch(&run));
+            self.parts.push_back(Part { pack: run.pack, range: run.range, octets, _room: None });
+            self.last = Some(run.last);
+        }
+    }
+
     /// Begins to fetch what comes next, once half of what was is taken.
     fn plan(&mut self, read: Read, next: &[Extent]) {
         let held: u64 = self.parts.iter().skip(1).map(|part| part.range.end - part.range.start).sum();
         let config = &self.packs.config;
         // No more can be there than is known to come.
-        let known: u64 = next.iter().map(|extent| read::first_octets(*extent, read)).sum();
+        let known: u64 = next
+            .iter()
+            .filter(|e| !self.is_cached(**e))
+            .map(|extent| read::first_octets(*extent, read))
+            .sum();
         if next.is_empty() || held > self.window.min(known) / 2 || config.ahead_octets == 0 {
             return;
         }
         self.window = (self.window * 2).max(WINDOW_FIRST_OCTETS).min(config.ahead_octets);
         let known = self.last.and_then(|last| next.iter().position(|extent| *extent == last));
         let next = &next[known.map_or(0, |at| at + 1)..];
+        let next: Vec<Extent> = next.iter().copied().filter(|extent| !self.is_cached(*extent)).collect();
         let requests = config.ahead_requests.saturating_sub(self.parts.len());
-        let (runs, last) = runs(next, read, self.window.saturating_sub(held), requests);
+        let (runs, last) = runs(&next, read, self.window.saturating_sub(held), requests);
         for run in &runs {
             let octets = run.range.end - run.range.start;
             let units = u32::try_from(octets.div_ceil(UNIT_OCTETS)).unwrap_or(u32::MAX);
@@ -136,6 +167,34 @@ impl Ahead {
             self.last = Some(run.last);
         }
         self.last = last.or(self.last);
+    }
+
+    fn is_cached(&self, extent: Extent) -> bool {
+        self.packs.cache.as_ref().is_some_and(|cache| cache.has(extent))
+    }
+
+    /// The first octets of the message, from the cache.
+    async fn cached(&self, extent: Extent, wanted: u64) -> Option<Bytes> {
+        self.packs.cache.as_ref()?.get(extent, wanted).await
+    }
+
+    /// The first octets of the message, from what was fetched ahead.
+    async fn fetched(&mut self, extent: Extent, wanted: u64) -> Option<Bytes> {
+        let part = self.parts.front_mut().filter(|part| part.covers(extent, wanted))?;
+        match part.from(extent.offset).await {
+            Ok(octets) => {
+                if let Some(cache) = &self.packs.cache {
+                    let wanted = usize::try_from(wanted).unwrap_or(usize::MAX).min(octets.len());
+                    cache.put(extent, &octets[..wanted]);
+                }
+                Some(octets)
+            }
+            Err(error) => {
+                // Once more, by itself.
+                tracing::debug!(%error, "what was fetched ahead is missing");
+                None
+            }
+        }
     }
 
     fn fetch(&self, run: &Run) -> Coming {
@@ -163,33 +222,27 @@ impl MessageReader for Ahead {
     ) -> Result<BodyStream, BlobError> {
         let key = self.packs.keyring.open(self.tenant, key).await?;
         let wanted = read::first_octets(extent, read);
-        self.forget_before(extent, wanted);
-        let may = self.packs.config.ahead_octets > 0 && extent.length <= RUN_OCTETS / 2;
-        if self.parts.is_empty() && !next.is_empty() && may {
-            // Its neighbours come with it.
-            let all: Vec<Extent> = std::iter::once(extent).chain(next.iter().copied()).collect();
-            let octets = wanted + WINDOW_FIRST_OCTETS.min(self.packs.config.ahead_octets);
-            if let (runs, _) = runs(&all, read, octets, 1)
-                && let Some(run) = runs.into_iter().next()
-            {
-                let octets = Octets::Coming(self.fetch(&run));
-                self.parts.push_back(Part { pack: run.pack, range: run.range, octets, _room: None });
-                self.last = Some(run.last);
-            }
-        }
-        self.plan(read, next);
-        let mut held = Bytes::new();
-        if let Some(part) = self.parts.front_mut().filter(|part| part.covers(extent, wanted)) {
-            match part.from(extent.offset).await {
-                Ok(octets) => held = octets,
-                // Once more, by itself.
-                Err(error) => tracing::debug!(%error, "what was fetched ahead is missing"),
-            }
+        let mut held = self.cached(extent, wanted).await;
+        if held.is_some() {
+            self.plan(read, next);
+        } else {
+            self.forget_before(extent, wanted);
+            self.begin(extent, read, next);
+            self.plan(read, next);
+            held = self.fetched(extent, wanted).await;
         }
         let turn = self.turns.turn(self.tenant).await;
         let _turn = turn.ok_or_else(|| BlobError::Unavailable("too much waits to be read".into()))?;
         let name = self.packs.layout.pack(self.tenant, extent.pack);
-        read::open(Arc::clone(&self.packs.store), name, self.tenant, key, extent, read, held).await
+        let entry = Entry {
+            store: Arc::clone(&self.packs.store),
+            cache: self.packs.cache.clone(),
+            name,
+            tenant: self.tenant,
+            tenant_key: key,
+            extent,
+        };
+        read::open(entry, read, held.unwrap_or_default()).await
     }
 }
 

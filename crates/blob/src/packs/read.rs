@@ -11,7 +11,7 @@ use maildrop::{
 
 use super::fetch::{self, Cutter, Fetch};
 use crate::{
-    BlobKey, ObjectStore,
+    BlobKey, EntryCache, ObjectStore,
     format::{
         BODY_CHUNK_OCTETS, FRAME_HEADER_OCTETS, FrameHeader, Malformed, PREFIX_OCTETS, Summary, TAG_OCTETS,
     },
@@ -33,17 +33,20 @@ pub(super) fn first_octets(extent: Extent, read: Read) -> u64 {
     }
 }
 
-/// Opens the message at `extent`; its first chunk has been verified when this returns. `held` are octets of it that
-/// were fetched before, from its beginning.
-pub(super) async fn open(
-    store: Arc<dyn ObjectStore>,
-    key: BlobKey,
-    tenant: TenantId,
-    tenant_key: Arc<TenantKey>,
-    extent: Extent,
-    read: Read,
-    held: Bytes,
-) -> Result<BodyStream, BlobError> {
+/// An entry, and where it is.
+pub(super) struct Entry {
+    pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) cache: Option<EntryCache>,
+    pub(super) name: BlobKey,
+    pub(super) tenant: TenantId,
+    pub(super) tenant_key: Arc<TenantKey>,
+    pub(super) extent: Extent,
+}
+
+/// Opens a message; its first chunk has been verified when this returns. `held` are octets of the entry that were
+/// fetched before, from its beginning.
+pub(super) async fn open(entry: Entry, read: Read, held: Bytes) -> Result<BodyStream, BlobError> {
+    let Entry { store, cache, name: key, tenant, tenant_key, extent } = entry;
     let Some(end) = extent.offset.checked_add(extent.length) else {
         return Err(BlobError::Corrupt(format!("{key}: an extent that cannot be")));
     };
@@ -64,7 +67,8 @@ pub(super) async fn open(
         tenant,
         tenant_key,
         opener: None,
-        at: extent.offset,
+        cache,
+        extent,
         begun: false,
         again: false,
         expected,
@@ -100,8 +104,9 @@ struct Reader {
     tenant_key: Arc<TenantKey>,
     /// None before the entry's prefix was read.
     opener: Option<EntryOpener>,
-    /// Where the entry begins.
-    at: u64,
+    /// What may hold it, and would have to forget it.
+    cache: Option<EntryCache>,
+    extent: Extent,
     /// Whether a frame was opened.
     begun: bool,
     /// Whether some of it was read a second time.
@@ -179,12 +184,15 @@ impl Reader {
     /// The next frame. One that does not open is read once more, from the store itself: it may have been damaged on
     /// its way, or lain damaged in a cache. What is served was authenticated in any case.
     async fn frame(&mut self) -> Result<Opened, BlobError> {
-        let at = if self.begun { self.octets.position() } else { self.at };
+        let at = if self.begun { self.octets.position() } else { self.extent.offset };
         let mut opened = self.try_frame().await;
         if let Err(BlobError::Corrupt(error)) = &opened
             && !self.again
         {
             tracing::warn!(%error, "reading it again");
+            if let Some(cache) = &self.cache {
+                cache.forget(self.extent);
+            }
             self.again = true;
             if !self.begun {
                 self.opener = None;
@@ -217,7 +225,7 @@ impl Reader {
     }
 
     fn check<T>(&self, result: Result<T, Malformed>) -> Result<T, BlobError> {
-        result.map_err(|e| corrupt(self.octets.key(), self.at, e))
+        result.map_err(|e| corrupt(self.octets.key(), self.extent.offset, e))
     }
 }
 

@@ -51,6 +51,11 @@ impl Tally {
         self.octets += octets;
     }
 
+    /// Counts an operation that took so long.
+    pub(crate) fn took(&mut self, time: Duration) {
+        self.latencies.push(time);
+    }
+
     /// How many.
     pub(crate) fn operations(&self) -> u64 {
         self.latencies.len() as u64

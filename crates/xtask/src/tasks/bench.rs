@@ -5,6 +5,7 @@ mod plan;
 mod raw;
 mod report;
 mod scenarios;
+mod storage;
 
 use std::{
     fs,
@@ -19,7 +20,7 @@ use self::{plan::Plan, report::Report, scenarios::Target};
 use crate::{
     layout::{Layout, RunDir},
     load::{clients::Door, tls::Identity},
-    node::{self, Node},
+    node::{self, Node, Store},
     process,
     tools::{self, Servers},
 };
@@ -89,9 +90,12 @@ async fn measure(
             tls: Door::Tls(node.ports.pop3s, tls.clone()),
             servers: node.servers(),
             main: node.pid(),
+            admin: Some(node.admin),
         };
         scenarios::all(&target, &plan, &mut report).await?;
         raw::all(&node, &plan, &mut report).await?;
+        let store = Store { dir: dir.path(), servers, postern, tls: &tls };
+        storage::all(&node, &target, &plan, &mut report, &store).await?;
     }
     if args.peer == Some(Peer::Dovecot) {
         let peer = dovecot::Dovecot::start(&dir.path().join("dovecot"), &tls).await?;
@@ -102,6 +106,7 @@ async fn measure(
             tls: Door::Tls(peer.ports.pop3s, tls.clone()),
             servers: vec![peer.server()],
             main: peer.server().pid,
+            admin: None,
         };
         scenarios::all(&target, &plan, &mut report).await?;
     }

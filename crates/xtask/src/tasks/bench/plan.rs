@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use super::storage::CROWD;
 use crate::load::mail::Mail;
 
 /// Sessions or connections at once, where nothing else is said.
@@ -16,6 +17,7 @@ pub(super) struct Plan {
     pub(super) time: Duration,
     /// Messages that each maildrop is given before it is fetched.
     pub(super) messages: u64,
+    quick: bool,
     pub(super) realistic: Arc<Vec<Mail>>,
     pub(super) small: Arc<Vec<Mail>>,
     pub(super) middle: Arc<Vec<Mail>>,
@@ -27,10 +29,18 @@ impl Plan {
         Self {
             time: Duration::from_secs_f64(seconds),
             messages,
+            quick,
             realistic: Arc::new(Mail::realistic(400, 2026)),
             small: Arc::new(Mail::sized(100, 2_000, 2)),
             middle: Arc::new(Mail::sized(100, 20_000, 20)),
         }
+    }
+}
+
+impl Plan {
+    /// Whether only to see that everything runs.
+    pub(super) fn is_quick(&self) -> bool {
+        self.quick
     }
 }
 
@@ -42,7 +52,16 @@ pub(super) fn mailbox(kind: &str, number: usize) -> String {
 /// Every mailbox that is used: those that are polled stay empty, those of `in` are delivered to, the others are
 /// filled and then fetched from.
 pub(super) fn mailboxes() -> Vec<String> {
-    let kinds =
-        [("poll", WORKERS), ("in", WORKERS), ("small", WORKERS), ("middle", WORKERS), ("real", READERS)];
+    let kinds = [
+        ("poll", WORKERS),
+        ("in", WORKERS),
+        ("small", WORKERS),
+        ("middle", WORKERS),
+        ("real", READERS),
+        ("crowd", CROWD),
+        ("wide", CROWD),
+        ("alone", 1),
+        ("mixed", 1),
+    ];
     kinds.iter().flat_map(|(kind, count)| (0..*count).map(move |number| mailbox(kind, number))).collect()
 }

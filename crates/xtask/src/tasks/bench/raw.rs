@@ -52,6 +52,53 @@ pub(super) async fn all(node: &Node, plan: &Plan, report: &mut Report) -> anyhow
     Ok(())
 }
 
+/// So many objects at so many connections.
+pub(super) async fn puts_of(
+    node: &Node,
+    report: &mut Report,
+    scenario: &'static str,
+    workers: usize,
+    mails: &[Mail],
+    operations: u64,
+) -> anyhow::Result<()> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, node.seaweed.port()));
+    let payloads: Arc<Vec<Payload>> = Arc::new(objects(mails));
+    let budget = Budget::new(Duration::from_mins(10), operations);
+    let work = |_| puts(address, scenario, Arc::clone(&payloads), Arc::clone(&budget));
+    measure(node, report, scenario, drive(workers, work)).await
+}
+
+/// Objects that were put as `prefix`, read for so long.
+pub(super) async fn gets_of(
+    node: &Node,
+    report: &mut Report,
+    scenario: &'static str,
+    workers: usize,
+    prefix: &'static str,
+    objects: usize,
+    time: Duration,
+) -> anyhow::Result<()> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, node.seaweed.port()));
+    let budget = Budget::new(time, u64::MAX);
+    let work = |_| gets(address, prefix, objects, Arc::clone(&budget));
+    measure(node, report, scenario, drive(workers, work)).await
+}
+
+/// The same, one after the other, from a store at another address.
+pub(super) async fn gets_from(
+    node: &Node,
+    address: SocketAddr,
+    report: &mut Report,
+    scenario: &'static str,
+    prefix: &'static str,
+    objects: usize,
+    operations: u64,
+) -> anyhow::Result<()> {
+    let budget = Budget::new(Duration::from_mins(10), operations);
+    let work = |_| gets(address, prefix, objects, Arc::clone(&budget));
+    measure(node, report, scenario, drive(1, work)).await
+}
+
 fn objects(mails: &[Mail]) -> Vec<Payload> {
     mails.iter().zip(0..).map(|(mail, number)| Payload::new(mail.message(number))).collect()
 }

@@ -9,7 +9,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use crate::load::{drive::Tally, meter::Spent};
 
 /// What Postern does, and the requests the bare store would need for the same octets, one object a message.
-const COMPARED: [(&str, &str); 7] = [
+const COMPARED: [(&str, &str); 11] = [
     ("deliver-realistic", "put-realistic"),
     ("deliver-2k", "put-2k"),
     ("deliver-20k", "put-20k"),
@@ -17,6 +17,10 @@ const COMPARED: [(&str, &str); 7] = [
     ("fetch-realistic", "get-realistic"),
     ("fetch-2k", "get-2k"),
     ("fetch-20k", "get-20k"),
+    ("deliver-realistic-64", "put-realistic-64"),
+    ("fetch-20k-64", "get-20k-64"),
+    ("first-download-apart", "get-far"),
+    ("first-download-mixed", "get-far"),
 ];
 
 /// Everything measured in one run.
@@ -58,6 +62,8 @@ pub(super) struct Row {
     peak_rss_octets: Option<u64>,
     /// CPUs that something else on the machine kept busy.
     cpus_busy_elsewhere: f64,
+    /// Requests to the object store for a thousand operations, where they were counted.
+    store_requests_per_thousand: Option<f64>,
 }
 
 /// Postern beside the bare store.
@@ -103,6 +109,7 @@ impl Row {
             operations_per_cpu_second: if total > 0.0 { count / total } else { 0.0 },
             peak_rss_octets: peak,
             cpus_busy_elsewhere: spent.elsewhere / seconds,
+            store_requests_per_thousand: None,
         };
         eprintln!(
             "  {server} {scenario}: {:.0}/s, {:.3} CPU s/1000",
@@ -132,6 +139,7 @@ impl Row {
             self.peak_rss_octets
                 .map_or("-".to_owned(), |octets| format!("{:.0}", octets as f64 / 1_048_576.0)),
             format!("{:.2}", self.cpus_busy_elsewhere),
+            self.store_requests_per_thousand.map_or("-".to_owned(), |count| format!("{count:.0}")),
         ]
     }
 }
@@ -151,6 +159,13 @@ impl Report {
 
     pub(super) fn add(&mut self, row: Row) {
         self.rows.push(row);
+    }
+
+    /// Says how many requests to the object store the last row's operations took.
+    pub(super) fn requests(&mut self, requests: u64) {
+        if let Some(row) = self.rows.last_mut() {
+            row.store_requests_per_thousand = Some(requests as f64 * 1e3 / row.operations.max(1) as f64);
+        }
     }
 
     /// Computes what follows from the rows.
@@ -207,11 +222,13 @@ impl Report {
             "ops/CPU s",
             "peak MiB",
             "elsewhere",
+            "requests",
         ];
         let rows = self.rows.iter().map(Row::cells).collect();
         align(&mut text, &titles, rows);
         text.push_str(
-            "CPU: seconds of the servers for a thousand operations. elsewhere: CPUs the rest of the machine used.\n\n",
+            "CPU: seconds of the servers for a thousand operations. elsewhere: CPUs the rest of the machine used.\n\
+             requests: to the object store for a thousand operations.\n\n",
         );
         let rows = self.ratios.iter().map(|ratio| {
             let number = |value: f64| format!("{value:.2}");

@@ -1,6 +1,6 @@
 //! What is asked of a POP3 and LMTP server.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
     plan::{Plan, READERS, WORKERS, mailbox},
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Longer than any scenario that is bounded by its operations.
-const LONG: Duration = Duration::from_mins(10);
+pub(super) const LONG: Duration = Duration::from_mins(10);
 const MANY: u64 = u64::MAX;
 
 /// A server to be measured.
@@ -30,6 +30,8 @@ pub(super) struct Target {
     pub(super) servers: Vec<Server>,
     /// The process whose memory is looked at.
     pub(super) main: u32,
+    /// Where its metrics are, if it is one of ours.
+    pub(super) admin: Option<SocketAddr>,
 }
 
 /// Does everything.
@@ -92,7 +94,8 @@ async fn fill_and_fetch(
     measure(target, report, fetch, drive(workers, work)).await
 }
 
-async fn measure(
+/// Does `work`, and adds what it took to the report.
+pub(super) async fn measure(
     target: &Target,
     report: &mut Report,
     scenario: &'static str,
