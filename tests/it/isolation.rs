@@ -2,11 +2,11 @@
 //!
 //! The document is the list: a route that needs a body and is not considered here fails the test.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Value, json};
 
-use crate::support::{Http, Node, NodeOptions, Pop3, deliver, login, message};
+use crate::support::{Http, Node, NodeOptions, Pop3, deliver, login, message, wait_for};
 
 /// What the names of everything of the other tenant hold, and nothing else does.
 const MARK: &str = "blue";
@@ -51,6 +51,14 @@ impl World {
         assert_eq!(http.json("DELETE", &format!("{mailbox}/messages/{gone}"), &json!(null)).0, 204);
         let label = format!("{tenant} spare");
         let key = created(&format!("{own}/api-keys"), json!({ "label": label, "role": "tenant_reader" }));
+        let post = format!("{own}/bulletins?note={tenant}%20news");
+        let (status, _, posted) = http.raw("POST", &post, "message/rfc822", &message(tenant, 500));
+        assert_eq!(status, 201, "{posted}");
+        let bulletin: Value = serde_json::from_str(&posted).unwrap();
+        let of_bulletin = format!("{own}/bulletins/{}", bulletin["id"].as_str().unwrap());
+        wait_for("the bulletin is in every mailbox", Duration::from_secs(60), || {
+            http.get(&of_bulletin).1.contains("\"state\":\"ended\"").then_some(())
+        });
         let host = format!("pop.{domain}");
         let (chain, secret) = certificate(&host);
         let body = json!({ "chain": chain, "key": secret });
@@ -69,6 +77,7 @@ impl World {
             ("host", host),
             ("app-passwords", text(&app["id"])),
             ("api-keys", text(&key["id"])),
+            ("bulletins", text(&bulletin["id"])),
             ("sessions", text(&sessions["items"][0]["id"])),
         ]);
         Self { names, _session: session }
@@ -136,7 +145,7 @@ fn body(operation: &str, tenant: &str) -> (&'static str, Vec<u8>) {
         }
         "setPassword" => json(json!({ "password": "stolen" })),
         "createAppPassword" => json(json!({ "label": "stolen" })),
-        "deliverMessage" => ("message/rfc822", message("stolen", 500)),
+        "deliverMessage" | "createBulletin" => ("message/rfc822", message("stolen", 500)),
         "createAlias" => {
             json(json!({ "address": format!("new@{tenant}.test"), "mailbox": format!("a@{tenant}.test") }))
         }
@@ -213,7 +222,8 @@ fn everything_of(http: &Http, operations: &[Operation], world: &World) -> Vec<(S
 
 #[test]
 fn no_role_sees_or_changes_another_tenant_by_any_route() {
-    let node = Node::start(&NodeOptions::embedded());
+    let extra = "[worker]\ninterval = \"100ms\"\n".to_owned();
+    let node = Node::start(&NodeOptions { extra, ..NodeOptions::embedded() });
     let http = node.http();
     let (red, blue) = (World::create(&node, "red"), World::create(&node, MARK));
     let operations = operations(&http);
@@ -268,7 +278,8 @@ fn no_role_sees_or_changes_another_tenant_by_any_route() {
                     );
                     assert!(!text.contains(MARK), "{method} {crossed} as {role}: {text}");
                 } else if *has_body
-                    && !["updateTenant", "createTenantApiKey", "putLogin"].contains(&id.as_str())
+                    && !["updateTenant", "createTenantApiKey", "putLogin", "createBulletin"]
+                        .contains(&id.as_str())
                 {
                     // The bodies of these name nothing that is the other's.
                     let (status, text) = ask(key, &crossed, MARK);

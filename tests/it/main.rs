@@ -13,6 +13,7 @@
 mod admin;
 mod bound;
 mod bulk;
+mod bulletins;
 mod caps;
 mod certificates;
 mod clients;

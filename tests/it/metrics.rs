@@ -125,6 +125,7 @@ fn what_is_exported_is_what_is_documented() {
     let node = Node::start(&options);
     drive(&node);
     assert_eq!(node.http().get("/v1/audit").0, 200);
+    assert_eq!(node.http().get("/v1/tenants/one/bulletins").0, 200);
     let (status, text) = node.http().get("/metrics");
     assert_eq!(status, 200);
     let (exported, documented) = (exported(&text), documented());

@@ -57,6 +57,10 @@ pub(crate) const TABLE: &[(Method, &str, &[Role])] = &[
     // What a message says is for those alone who could read it anyway, by setting the password.
     (Method::GET, "/v1/tenants/{tenant}/mailboxes/{address}/messages/{uid}/raw", ADMIN),
     (Method::POST, "/v1/tenants/{tenant}/mailboxes/{address}/messages/{uid}/restore", ADMIN),
+    (Method::GET, "/v1/tenants/{tenant}/bulletins", READ),
+    (Method::POST, "/v1/tenants/{tenant}/bulletins", ADMIN),
+    (Method::GET, "/v1/tenants/{tenant}/bulletins/{id}", READ),
+    (Method::DELETE, "/v1/tenants/{tenant}/bulletins/{id}", ADMIN),
     (Method::GET, "/v1/tenants/{tenant}/aliases", READ),
     (Method::POST, "/v1/tenants/{tenant}/aliases", ADMIN),
     (Method::GET, "/v1/tenants/{tenant}/aliases/{address}", READ),

@@ -13,7 +13,7 @@ use crate::{
     BODY_OCTETS_MAX, Problem,
     api::{Api, Shared},
     auth::{Caller, bearer},
-    routes::MESSAGES,
+    routes::{BULLETINS, MESSAGES, STREAMED},
 };
 
 /// What a client names a request by that it may send again.
@@ -33,6 +33,7 @@ pub(crate) const CREATING: &[&str] = &[
     "/v1/tenants/{tenant}/mailboxes",
     "/v1/tenants/{tenant}/mailboxes/{address}/app-passwords",
     MESSAGES,
+    BULLETINS,
     "/v1/tenants/{tenant}/aliases",
     "/v1/tenants/{tenant}/api-keys",
 ];
@@ -88,7 +89,7 @@ async fn identify(route: &str, request: Request) -> Result<(IdempotencyKey, Requ
     let uri = parts.uri.path_and_query().map_or("", |uri| uri.as_str());
     hash.update(parts.method.as_str().as_bytes()).update(b" ").update(uri.as_bytes()).update(b"\n");
     // A message is not kept in memory to be compared: there the announced length stands for it.
-    let body = if route == MESSAGES {
+    let body = if STREAMED.contains(&route) {
         let length = parts.headers.get(header::CONTENT_LENGTH).map_or(&b""[..], HeaderValue::as_bytes);
         hash.update(length);
         body

@@ -25,7 +25,7 @@ use ::auth::{Backends, Hasher};
 use axum::Router;
 use maildrop::{
     Deliveries, Maildrops, TrafficLog,
-    port::{BlobStore, Clock, Directory, Index, Records},
+    port::{BlobStore, Bulletins, Clock, Directory, Index, Records},
 };
 use prometheus::Registry;
 use tokio::net::TcpListener;
@@ -50,13 +50,17 @@ pub struct AdminApi {
     pub index: Arc<dyn Index>,
     /// The audit log, repeated requests, traffic.
     pub records: Arc<dyn Records>,
+    /// Which bulletins there are.
+    pub bulletins: Arc<dyn Bulletins>,
     /// For tenants' keys, their sealed secrets, and readiness.
     pub blob: Arc<dyn BlobStore>,
     /// Reads messages.
     pub maildrops: Maildrops,
     /// Takes messages in.
     pub deliveries: Deliveries,
-    /// Counts them.
+    /// Takes bulletins in.
+    pub bulletin_writers: maildrop::Bulletins,
+    /// Counts messages.
     pub traffic: TrafficLog,
     /// Hashes new passwords.
     pub hasher: Hasher,

@@ -44,6 +44,7 @@ const CREATED: &[(&str, &str, &str, &str)] = &[
     ("post", "/v1/tenants/{tenant}/mailboxes", "address", "address"),
     ("post", "/v1/tenants/{tenant}/mailboxes/{address}/app-passwords", "id", "id"),
     ("post", routes::MESSAGES, "uid", "uid"),
+    ("post", routes::BULLETINS, "id", "id"),
     ("post", "/v1/tenants/{tenant}/aliases", "address", "address"),
     ("post", "/v1/tenants/{tenant}/api-keys", "id", "id"),
 ];
@@ -150,7 +151,7 @@ fn complete(path: &str, method: &str, operation: &mut Map<String, Value>) {
     if method == "post" && path.starts_with("/v1") || method == "delete" {
         statuses.push("409");
     }
-    if path == routes::MESSAGES && method == "post" {
+    if routes::STREAMED.contains(&path) && method == "post" {
         statuses.push("507");
     }
     if REVISED.contains(&(method, path)) {

@@ -312,6 +312,9 @@ impl From<Conflict> for Problem {
             Conflict::AppPasswords => {
                 ("too-many", "the mailbox has as many app passwords as it may", "address")
             }
+            Conflict::Bulletins => {
+                ("too-many", "the tenant has as many bulletins under way as it may", "tenant")
+            }
             Conflict::Revision => return Self::stale(),
         };
         Self::new(StatusCode::CONFLICT, kind, "Conflict", detail).with_field(field)

@@ -11,7 +11,7 @@ use axum::{
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use crate::{Problem, REQUEST_TIMEOUT, routes::MESSAGES};
+use crate::{Problem, REQUEST_TIMEOUT, routes::STREAMED};
 
 /// The name of a request, as the client gave it or we made it.
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -57,7 +57,7 @@ pub(crate) async fn name(mut request: Request, next: Next) -> Response {
 /// the pauses instead.
 pub(crate) async fn time_out(request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    if request.method() == Method::POST && route == Some(MESSAGES) {
+    if request.method() == Method::POST && route.is_some_and(|route| STREAMED.contains(&route)) {
         return next.run(request).await;
     }
     match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {

@@ -1,6 +1,7 @@
 //! What goes over the wire.
 
 mod access;
+mod bulletin;
 mod mailbox;
 mod records;
 mod tenant;
@@ -12,6 +13,7 @@ pub(crate) use access::{
     ApiKeyResource, AppPasswordResource, CertificateBody, CertificateResource, CertificateWithChain,
     NewApiKey, NewAppPassword, NewPlatformKey, ShownApiKey, ShownAppPassword,
 };
+pub(crate) use bulletin::{BulletinResource, BulletinWithHolders};
 pub(crate) use mailbox::{
     AliasResource, Delivered, DomainResource, MailboxPatch, MailboxResource, MessageResource, NewAlias,
     NewDomain, NewMailboxBody, NewPassword, Restored,

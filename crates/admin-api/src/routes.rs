@@ -2,6 +2,7 @@
 
 mod aliases;
 mod bulk;
+mod bulletins;
 mod certificates;
 mod domains;
 mod extract;
@@ -14,6 +15,7 @@ mod messages;
 mod passwords;
 mod records;
 mod respond;
+mod streamed;
 mod strict;
 mod tenants;
 
@@ -36,8 +38,12 @@ use crate::{
     guard, idempotency, request,
 };
 
-/// Where messages are delivered: the one route that takes a body of any length.
+/// Where messages are delivered. This and the next route take bodies of any length.
 pub(crate) const MESSAGES: &str = "/v1/tenants/{tenant}/mailboxes/{address}/messages";
+/// Where bulletins are posted.
+pub(crate) const BULLETINS: &str = "/v1/tenants/{tenant}/bulletins";
+/// The routes that take messages.
+pub(crate) const STREAMED: &[&str] = &[MESSAGES, BULLETINS];
 /// How often a change is made anew from a resource that somebody else is changing, too.
 const CHANGE_ATTEMPTS: u32 = 20;
 
@@ -98,6 +104,8 @@ pub(crate) fn management() -> OpenApiRouter<Shared> {
         .routes(routes!(messages::read, messages::delete))
         .routes(routes!(messages::raw))
         .routes(routes!(messages::restore))
+        .routes(routes!(bulletins::list, bulletins::create))
+        .routes(routes!(bulletins::read, bulletins::withdraw))
         .routes(routes!(aliases::list, aliases::create))
         .routes(routes!(aliases::read, aliases::delete))
         .routes(routes!(records::tenant_sessions))

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use foyer::{
-    BlockEngineConfig, Code, Device, DeviceBuilder as _, FsDeviceBuilder, HybridCache, HybridCacheBuilder,
+    BlockEngineConfig, Code, DeviceBuilder as _, FsDeviceBuilder, HybridCache, HybridCacheBuilder,
     RecoverMode, S3FifoConfig, Source,
 };
 use maildrop::{Extent, port::BlobError};

@@ -112,10 +112,9 @@ impl Packs {
     /// The same, unused as yet, with a cache of entries.
     #[must_use]
     pub fn cached_in(self, cache: EntryCache) -> Self {
-        let Inner { store, keyring, layout, config, .. } = &*self.inner;
-        let packs = Self::new(Arc::clone(store), keyring.clone(), layout.clone(), config.clone());
-        match Arc::try_unwrap(packs.inner) {
+        match Arc::try_unwrap(self.inner) {
             Ok(inner) => Self { inner: Arc::new(Inner { cache: Some(cache), ..inner }) },
+            // In use: it stays without.
             Err(inner) => Self { inner },
         }
     }

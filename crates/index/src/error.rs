@@ -65,6 +65,12 @@ pub(crate) fn corrupt(what: &'static str) -> IndexError {
     IndexError::Internal(what.into())
 }
 
+/// A row that cannot be, within a transaction.
+#[expect(clippy::needless_pass_by_value, reason = "what `map_err` gives")]
+pub(crate) fn undecodable(error: IndexError) -> sqlx::Error {
+    sqlx::Error::Decode(error.to_string().into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

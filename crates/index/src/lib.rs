@@ -4,6 +4,7 @@
 //! SQL lives here and nowhere else; each statement filters on the tenant, save those that find the tenant
 //! (`all_tenants_`).
 
+mod bulletins;
 mod error;
 mod postgres;
 mod rows;
@@ -13,7 +14,7 @@ mod words;
 
 use std::sync::Arc;
 
-use maildrop::port::{Directory, Failures, Index, Records};
+use maildrop::port::{Bulletins, Directory, Failures, Index, Records};
 
 pub use postgres::{Config as PostgresConfig, PoolStats, Postgres};
 pub use schema::{SCHEMA_VERSION, SchemaError};
@@ -28,16 +29,19 @@ pub struct Store {
     pub directory: Arc<dyn Directory>,
     /// The audit log, answers to repeated requests, traffic.
     pub records: Arc<dyn Records>,
+    /// Bulletins.
+    pub bulletins: Arc<dyn Bulletins>,
     /// Failed logins.
     pub failures: Arc<dyn Failures>,
 }
 
-impl<T: Index + Directory + Records + Failures + 'static> From<Arc<T>> for Store {
+impl<T: Index + Directory + Records + Bulletins + Failures + 'static> From<Arc<T>> for Store {
     fn from(store: Arc<T>) -> Self {
         Self {
             index: Arc::clone(&store) as Arc<dyn Index>,
             directory: Arc::clone(&store) as Arc<dyn Directory>,
             records: Arc::clone(&store) as Arc<dyn Records>,
+            bulletins: Arc::clone(&store) as Arc<dyn Bulletins>,
             failures: store,
         }
     }

@@ -1,6 +1,7 @@
 //! PostgreSQL.
 
 mod batch;
+mod bulletins;
 mod directory;
 mod failures;
 mod maildrops;

@@ -1,6 +1,7 @@
 //! SQLite: the embedded index. One process, so nodes and locks are kept in memory behind the same port.
 
 mod audit;
+mod bulletins;
 mod directory;
 mod failures;
 mod locks;

@@ -8,9 +8,9 @@ use time::OffsetDateTime;
 use tracing::{error, warn};
 
 use crate::{
-    Address, EntryEnvelope, FairGate, FairPermit, GatherConfig, MailboxId, Measure, Measured, State,
-    SuspendedReply, TenantCache, TenantId, Throttle, Uid, delivered_to,
-    downgrade::{self, AsciiExtra},
+    Address, EntryEnvelope, FairGate, FairPermit, GatherConfig, MailboxId, Measure, Measured, MessageOctets,
+    State, SuspendedReply, TenantCache, TenantId, Throttle, Uid,
+    downgrade::AsciiExtra,
     gather::{Gatherer, make_rows},
     party_of,
     port::{
@@ -22,7 +22,7 @@ use crate::{
 /// Octets sealed in one turn.
 const PIECE_OCTETS: usize = 64 * 1024;
 /// More than `Delivered-To` ever has.
-const DELIVERED_TO_MAX: u64 = 4096;
+pub(crate) const DELIVERED_TO_MAX: u64 = 4096;
 
 /// The delivery service.
 #[derive(Clone, Debug)]
@@ -195,6 +195,7 @@ impl Deliveries {
                     .iter()
                     .map(|recipient| (recipient.mailbox, recipient.address.as_str().to_owned()))
                     .collect(),
+                bulletin: None,
             };
             share.writer = self.open_writer(share.tenant, envelope).await;
         }
@@ -270,6 +271,11 @@ impl Delivery {
         self.shares.iter().all(|s| s.writer.is_err())
     }
 
+    /// How long the message is so far, without `Delivered-To`.
+    pub fn octets(&self) -> MessageOctets {
+        MessageOctets::stored(self.measure.octets(), self.ascii.clone().finish())
+    }
+
     /// Ends the message: stores it, then makes its rows. One outcome per recipient, in their order.
     /// `Delivered` is said only of what is durable and in the maildrop (P1).
     pub async fn finish(self) -> Vec<Outcome> {
@@ -314,9 +320,9 @@ impl Share {
             Ok(writer) => writer,
             Err(outcome) => return vec![outcome.unwrap_or(Outcome::Temporary); rows],
         };
+        let octets = MessageOctets::stored(measured.octets, ascii_extra);
         // Listings hold sizes of 32 bits. What is longer in ASCII is no mail.
-        let in_ascii = measured.octets.saturating_add_signed(ascii_extra.unwrap_or(0));
-        let listable = in_ascii < u64::from(u32::MAX) - DELIVERED_TO_MAX;
+        let listable = octets.ascii < u64::from(u32::MAX) - DELIVERED_TO_MAX;
         let fits = |recipient: &Recipient| {
             listable && recipient.message_octets_max.is_none_or(|max| measured.octets <= max)
         };
@@ -387,39 +393,17 @@ impl Taken {
     /// As it goes into a recipient's maildrop.
     fn message(&self, recipient: &Recipient) -> NewMessage {
         let Self { measured, ascii_extra, received_at } = *self;
-        let in_front = InFront::of(&recipient.address);
+        let octets = MessageOctets::stored(measured.octets, ascii_extra).delivered_to(&recipient.address);
         NewMessage {
             mailbox: recipient.mailbox,
-            octets: (measured.octets + in_front.octets).saturating_add_signed(ascii_extra.unwrap_or(0)),
-            ascii_extra: match (ascii_extra, in_front.ascii_extra) {
-                (None, None) => None,
-                (of_header, of_line) => Some(of_header.unwrap_or(0) + of_line.unwrap_or(0)),
-            },
+            octets: octets.ascii,
+            ascii_extra: octets.ascii_extra,
             header_octets: measured.header_octets,
             digest: measured.digest,
             delivered_to: recipient.address.as_str().to_owned(),
             unique_id: None,
             received_at,
         }
-    }
-}
-
-/// `Delivered-To`, which is served in front of a message.
-struct InFront {
-    /// Octets of it in ASCII.
-    octets: u64,
-    /// By how many that is more than as it is, where the two differ.
-    ascii_extra: Option<i64>,
-}
-
-impl InFront {
-    fn of(address: &Address) -> Self {
-        let native = delivered_to(address.as_str());
-        let mut ascii = Vec::new();
-        downgrade::field(native.as_bytes(), &mut ascii);
-        let octets = ascii.len() as u64;
-        let extra = octets.cast_signed() - (native.len() as u64).cast_signed();
-        Self { octets, ascii_extra: (!native.is_ascii()).then_some(extra) }
     }
 }
 

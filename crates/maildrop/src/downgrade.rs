@@ -26,7 +26,7 @@ const MAX_FIELD_OCTETS: usize = 64 * 1024;
 const MAX_GROWTH: usize = 8;
 
 /// Rewrites the header of a message that streams by.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Downgrade {
     state: State,
     /// The field as far as it has come, where it is not longer than [`MAX_FIELD_OCTETS`].
@@ -100,7 +100,7 @@ impl Downgrade {
 }
 
 /// Finds out how much longer a message will be.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct AsciiExtra {
     downgrade: Downgrade,
     /// What was rewritten, between two chunks: only its length is of interest.

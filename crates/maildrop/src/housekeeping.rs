@@ -12,9 +12,10 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::{
-    Actor, MailboxId, NodeId, TenantId,
+    Actor, BulletinId, MailboxId, NodeId, TenantId,
     port::{
-        AUDIT_KEPT_DAYS_MIN, BlobError, BlobStore, Directory, Index, IndexError, Records, TenantDeletion,
+        AUDIT_KEPT_DAYS_MIN, BlobError, BlobStore, Bulletins, Directory, Index, IndexError, Records,
+        TenantDeletion,
     },
 };
 
@@ -34,6 +35,10 @@ const MAILBOX_TRAFFIC_KEPT_DAYS: i64 = 7;
 const DELETIONS_KEPT: time::Duration = time::Duration::days(90);
 /// Deletions of tenants seen to in one round, and of mailboxes read in one go.
 const DELETIONS: u32 = 100;
+/// Bulletins read in one go.
+const BULLETINS: u32 = 100;
+/// Steps done for one bulletin before it is the next one's turn: some seconds.
+const BULLETIN_STEPS: u32 = 20;
 
 /// When housekeeping is done.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +74,8 @@ pub struct Housekeeping {
     pub index: Arc<dyn Index>,
     /// For answers to repeated requests.
     pub records: Arc<dyn Records>,
+    /// For bulletins on their way, and being withdrawn.
+    pub bulletins: Arc<dyn Bulletins>,
     /// For the objects of deleted tenants.
     pub blob: Arc<dyn BlobStore>,
     /// The node.
@@ -120,6 +127,8 @@ impl Housekeeping {
         if !self.take_task().await? {
             return Ok(false);
         }
+        // First, as somebody waits for it.
+        done("seeing to bulletins", self.see_to_bulletins().await)?;
         done("forgetting deleted messages", self.purge().await)?;
         done("bounding what is kept of deleted messages", self.bound_kept().await)?;
         done("forgetting answers", self.forget_claims().await)?;
@@ -239,6 +248,48 @@ impl Housekeeping {
 
     async fn keep_task(&self) -> Result<(), BrokenOff> {
         if self.take_task().await? { Ok(()) } else { Err(BrokenOff::Lost) }
+    }
+
+    /// Bulletins that are on their way or being withdrawn, each for some steps in turn: a large tenant's does not keep a
+    /// small one's. Nor does one that fails.
+    async fn see_to_bulletins(&self) -> Result<(), BrokenOff> {
+        let (mut after, mut more) = (None, false);
+        loop {
+            let now = OffsetDateTime::now_utc();
+            let due = self.bulletins.all_tenants_bulletins_due(after, BULLETINS, now).await?;
+            for (tenant, bulletin) in &due {
+                match self.see_to_bulletin(*tenant, *bulletin).await {
+                    Ok(left) => more |= left,
+                    Err(error) => {
+                        done("seeing to a bulletin", Err(error))?;
+                    }
+                }
+            }
+            self.keep_task().await?;
+            after = due.last().copied().filter(|_| due.len() == BULLETINS as usize);
+            if after.is_none() && !std::mem::take(&mut more) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Some steps; whether it is worth while to go on.
+    async fn see_to_bulletin(&self, tenant: TenantId, bulletin: BulletinId) -> Result<bool, BrokenOff> {
+        for _ in 0..BULLETIN_STEPS {
+            let now = OffsetDateTime::now_utc();
+            let step = self.bulletins.continue_bulletin(tenant, bulletin, STEP, now).await?;
+            debug!(%tenant, %bulletin, rows = step.rows, "a step of a bulletin was done");
+            if !step.more {
+                info!(%tenant, %bulletin, "all was done for a bulletin");
+                return Ok(false);
+            }
+            // Sessions hold what is left: the next round is soon enough.
+            if step.rows == 0 {
+                return Ok(false);
+            }
+            self.keep_task().await?;
+        }
+        Ok(true)
     }
 
     /// Rows of mailboxes that were deleted, the oldest deletions first.

@@ -61,6 +61,10 @@ uuid_id! {
     PackId
 }
 uuid_id! {
+    /// A bulletin of a tenant.
+    BulletinId
+}
+uuid_id! {
     /// An app password of a mailbox.
     CredentialId
 }

@@ -10,6 +10,7 @@
 //! ```
 
 mod address;
+mod bulletin;
 mod deliver;
 mod downgrade;
 mod fair;
@@ -30,12 +31,14 @@ mod traffic;
 mod unique_id;
 
 pub use address::{Address, AddressError, DomainName};
+pub use bulletin::{Bulletin, BulletinError, BulletinState, BulletinWriter, Bulletins, NewBulletin};
 pub use deliver::{Deliveries, Delivery, NewDelivery, Outcome, Recipient, RecipientCheck};
 pub use fair::{FairGate, FairPermit, FairStats, Overloaded, Pace, Pacer, party_of};
 pub use gather::GatherConfig;
 pub use housekeeping::{Housekeeping, HousekeepingConfig};
 pub use id::{
-    ApiKeyId, Credential, CredentialId, LockToken, MailboxId, NodeId, PackId, SessionId, TenantId, Uid,
+    ApiKeyId, BulletinId, Credential, CredentialId, LockToken, MailboxId, NodeId, PackId, SessionId,
+    TenantId, Uid,
 };
 pub use listing::{Listing, ListingEntry, ReceivedMessage};
 pub use login::{
@@ -44,7 +47,8 @@ pub use login::{
 };
 pub use measure::{Measure, Measured};
 pub use message::{
-    Digest, EntryEnvelope, Extent, Form, MessageInfo, MessageRow, SealedKey, StoredEntry, View,
+    BulletinEnvelope, Digest, EntryEnvelope, Extent, Form, MessageInfo, MessageOctets, MessageRow, SealedKey,
+    StoredEntry, View,
 };
 pub use open::{
     Access, CommitError, Maildrops, OpenError, OpenMaildrop, Releaser, RetrieveError, Retrieved, Silence,

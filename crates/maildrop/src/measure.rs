@@ -47,6 +47,11 @@ impl Measure {
         self.octets += chunk.len() as u64;
     }
 
+    /// Octets so far.
+    pub fn octets(&self) -> u64 {
+        self.octets
+    }
+
     /// What was found, once the message is complete.
     pub fn finish(self) -> Measured {
         Measured {

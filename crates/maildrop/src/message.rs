@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use crate::{MailboxId, MessageOrder, PackId, Uid};
+use crate::{Address, BulletinId, MailboxId, MessageOrder, PackId, Uid, delivered_to, downgrade};
 
 /// The BLAKE3 hash of a stored message (canonical octets, without `Delivered-To`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,8 +48,23 @@ pub struct EntryEnvelope {
     pub received_at: OffsetDateTime,
     /// The reverse-path, without angle brackets; empty for a bounce.
     pub sender: String,
-    /// The mailboxes it was addressed to, each with the address that led to it.
+    /// The mailboxes it was addressed to, each with the address that led to it. None where it is a bulletin.
     pub recipients: Vec<(MailboxId, String)>,
+    /// What there is to say of a bulletin, which goes to all mailboxes of the tenant.
+    pub bulletin: Option<BulletinEnvelope>,
+}
+
+/// What the entry of a bulletin says of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BulletinEnvelope {
+    /// The bulletin.
+    pub id: BulletinId,
+    /// Whether mailboxes that were created after it get it, too.
+    pub new_mailboxes: bool,
+    /// From when on no mailbox gets it any more that does not have it.
+    pub expires_at: Option<OffsetDateTime>,
+    /// What its author calls it.
+    pub note: String,
 }
 
 /// A message that is durably in the blob store (but in no maildrop yet).
@@ -71,6 +86,39 @@ pub enum Form {
     Ascii,
     /// As they are.
     Native,
+}
+
+/// How long a message is when it is sent, before byte-stuffing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MessageOctets {
+    /// Octets in [`Form::Ascii`].
+    pub ascii: u64,
+    /// By how many of them that is more than in [`Form::Native`], where the two differ.
+    pub ascii_extra: Option<i64>,
+}
+
+impl MessageOctets {
+    /// Of so many octets as they are stored, which become `ascii_extra` more where the header is rewritten to ASCII.
+    pub fn stored(octets: u64, ascii_extra: Option<i64>) -> Self {
+        Self { ascii: octets.saturating_add_signed(ascii_extra.unwrap_or(0)), ascii_extra }
+    }
+
+    /// With `Delivered-To` of this address in front, as RETR sends it.
+    #[must_use]
+    pub fn delivered_to(self, address: &Address) -> Self {
+        let native = delivered_to(address.as_str());
+        let mut ascii = Vec::new();
+        downgrade::field(native.as_bytes(), &mut ascii);
+        let extra = (ascii.len() as u64).cast_signed() - (native.len() as u64).cast_signed();
+        let extra = (!native.is_ascii()).then_some(extra);
+        Self {
+            ascii: self.ascii.saturating_add(ascii.len() as u64),
+            ascii_extra: match (self.ascii_extra, extra) {
+                (None, None) => None,
+                (of_header, of_line) => Some(of_header.unwrap_or(0) + of_line.unwrap_or(0)),
+            },
+        }
+    }
 }
 
 /// What a session sees of a maildrop, and how. Default: all of it, in order of arrival, with headers in ASCII.

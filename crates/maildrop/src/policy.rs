@@ -1,8 +1,12 @@
 //! What a tenant's mail may do: limits of the tenant as a whole, and the policy of its mailboxes.
 
+mod choices;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use choices::{ClientWorkaround, DeleMeaning, LoginMechanism, MessageOrder, SuspendedReply};
 
 /// Limits of a tenant as a whole, over all of its mailboxes and all nodes. What is absent is not limited.
 ///
@@ -115,120 +119,6 @@ pub struct Policy {
     /// What is bent for clients that need it. Default: nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_workarounds: Option<Vec<ClientWorkaround>>,
-}
-
-/// A way to log in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
-pub enum LoginMechanism {
-    /// USER and PASS (RFC 1939 §7).
-    #[serde(rename = "USER")]
-    User,
-    /// APOP (RFC 1939 §7).
-    #[serde(rename = "APOP")]
-    Apop,
-    /// SASL PLAIN (RFC 4616).
-    #[serde(rename = "PLAIN")]
-    Plain,
-    /// SASL LOGIN.
-    #[serde(rename = "LOGIN")]
-    Login,
-    /// SASL CRAM-MD5 (RFC 2195).
-    #[serde(rename = "CRAM-MD5")]
-    CramMd5,
-    /// SASL SCRAM-SHA-1 (RFC 5802), with channel binding or without.
-    #[serde(rename = "SCRAM-SHA-1")]
-    ScramSha1,
-    /// SASL SCRAM-SHA-256 (RFC 7677), with channel binding or without.
-    #[serde(rename = "SCRAM-SHA-256")]
-    ScramSha256,
-    /// SASL EXTERNAL (RFC 4422), by a client's certificate.
-    #[serde(rename = "EXTERNAL")]
-    External,
-    /// SASL OAUTHBEARER (RFC 7628).
-    #[serde(rename = "OAUTHBEARER")]
-    OauthBearer,
-    /// SASL XOAUTH2.
-    #[serde(rename = "XOAUTH2")]
-    Xoauth2,
-}
-
-impl LoginMechanism {
-    /// Every way.
-    pub const ALL: [Self; 10] = [
-        Self::User,
-        Self::Apop,
-        Self::Plain,
-        Self::Login,
-        Self::CramMd5,
-        Self::ScramSha1,
-        Self::ScramSha256,
-        Self::External,
-        Self::OauthBearer,
-        Self::Xoauth2,
-    ];
-
-    /// Its name, as policies and metrics have it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::User => "USER",
-            Self::Apop => "APOP",
-            Self::Plain => "PLAIN",
-            Self::Login => "LOGIN",
-            Self::CramMd5 => "CRAM-MD5",
-            Self::ScramSha1 => "SCRAM-SHA-1",
-            Self::ScramSha256 => "SCRAM-SHA-256",
-            Self::External => "EXTERNAL",
-            Self::OauthBearer => "OAUTHBEARER",
-            Self::Xoauth2 => "XOAUTH2",
-        }
-    }
-}
-
-/// What DELE and QUIT do to a message.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum DeleMeaning {
-    /// It is deleted; it can be restored for [`Policy::undelete_days`].
-    #[default]
-    Delete,
-    /// It is hidden from its owner and kept for [`Policy::hide_days`].
-    Hide,
-}
-
-/// The order in which messages are numbered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum MessageOrder {
-    /// As they came into the maildrop.
-    #[default]
-    Arrival,
-    /// By the time they were received, wherever that was: mail that a migration brought along later comes before what
-    /// came in meanwhile.
-    Received,
-}
-
-/// What LMTP says of a suspended mailbox.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum SuspendedReply {
-    /// `550 5.2.1`: the sender gets the message back.
-    #[default]
-    Permanent,
-    /// `450 4.2.1`: the sender keeps it and tries again.
-    Temporary,
-}
-
-/// What is bent for a client that needs it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum ClientWorkaround {
-    /// NUL octets are sent as 0x80: old Outlook takes a NUL for the end of the message.
-    OutlookNoNuls,
 }
 
 /// The rules a mailbox lives under: its tenant's limits, and its own policy with the tenant's where it has none.
@@ -389,62 +279,4 @@ const OCTETS_MAX: u64 = i64::MAX as u64;
 const GREETING_OCTETS_MAX: usize = 200;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mailbox_overrides_its_tenant() {
-        let tenant = Policy { pop3: Some(true), expire_days: Some(30), ..Policy::default() };
-        let mailbox = Policy { expire_days: Some(7), ..Policy::default() };
-        let merged = mailbox.or(&tenant);
-        assert_eq!((merged.pop3, merged.expire_days, merged.dele), (Some(true), Some(7), None));
-    }
-
-    #[test]
-    fn deletion_keeps_for_as_long_as_any_rule_says() {
-        let days = |days| Duration::from_hours(24) * days;
-        let mut rules = Rules::default();
-        assert_eq!(rules.kept(), Duration::ZERO);
-        rules.mailbox.undelete_days = Some(3);
-        assert_eq!((rules.kept(), rules.undelete_window()), (days(3), days(3)));
-        rules.mailbox.dele = Some(DeleMeaning::Hide);
-        assert_eq!(rules.kept(), days(30));
-        rules.mailbox.hide_days = Some(1);
-        assert_eq!(rules.kept(), days(3));
-        rules.mailbox.undelete_days = Some(365);
-        assert_eq!(rules.kept(), days(30), "the tenant's limit");
-        rules.tenant.kept_days_max = Some(100);
-        assert_eq!(rules.undelete_window(), days(100));
-    }
-
-    #[test]
-    fn json_is_strict_and_says_only_what_is_set() {
-        let policy: Policy =
-            serde_json::from_str(r#"{"dele":"hide","login_mechanisms":["USER","SCRAM-SHA-256"]}"#).unwrap();
-        assert!(policy.takes(LoginMechanism::ScramSha256) && !policy.takes(LoginMechanism::Plain));
-        let nothing = Policy::default();
-        assert!(nothing.takes(LoginMechanism::Plain) && !nothing.takes(LoginMechanism::External));
-        let text = serde_json::to_string(&policy).unwrap();
-        assert_eq!(text, r#"{"login_mechanisms":["USER","SCRAM-SHA-256"],"dele":"hide"}"#);
-        assert!(serde_json::from_str::<Policy>(r#"{"expire":1}"#).is_err());
-        assert!(serde_json::from_str::<TenantLimits>(r#"{"sessions_max":-1}"#).is_err());
-    }
-
-    #[test]
-    fn values_out_of_bounds_are_named() {
-        let problem = |policy: Policy| policy.problem().map(|(field, _)| field);
-        assert_eq!(problem(Policy::default()), None);
-        assert_eq!(problem(Policy { expire_days: Some(0), ..Policy::default() }), Some("expire_days"));
-        let takeover = |secs| Policy { takeover_after_secs: Some(secs), ..Policy::default() };
-        assert_eq!((problem(takeover(0)), takeover(0).takeover_after()), (None, None));
-        assert_eq!(problem(takeover(3601)), Some("takeover_after_secs"));
-        assert_eq!(takeover(1).takeover_after(), Some(Duration::from_secs(5)));
-        assert_eq!(Policy::default().takeover_after(), Some(Duration::from_secs(30)));
-        assert_eq!(
-            problem(Policy { greeting: Some("a\r\nb".into()), ..Policy::default() }),
-            Some("greeting")
-        );
-        let octets = Policy { message_octets_max: Some(u64::MAX), ..Policy::default() };
-        assert_eq!(problem(octets), Some("message_octets_max"));
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 //! The ports: what the domain needs from the world. Each has one contract suite that every adapter passes.
 
 mod blob;
+mod bulletins;
 mod clock;
 mod directory;
 mod failures;
@@ -10,6 +11,7 @@ mod records;
 pub use blob::{
     BlobError, BlobStore, BodyStream, EntryWriter, MessageReader, Read, Sealed, SealedEntry, SealedOctets,
 };
+pub use bulletins::{BULLETINS_MAX, BulletinStep, Bulletins};
 pub use clock::{Clock, SystemClock};
 pub use directory::{
     APP_PASSWORDS_MAX, Account, AppPasswordHash, Directory, HostCertificate, LoginDomain, LoginLookup,

@@ -1,6 +1,7 @@
 //! `postern admin`: the REST API on the command line.
 
 mod access;
+mod bulletins;
 mod client;
 mod import;
 mod input;
@@ -61,6 +62,9 @@ enum What {
     /// Messages of a mailbox
     #[command(subcommand)]
     Message(mail::MessageCommand),
+    /// Messages to every mailbox of a tenant
+    #[command(subcommand, alias = "bulletins")]
+    Bulletin(bulletins::BulletinCommand),
     /// Who is logged in
     #[command(subcommand)]
     Session(access::SessionCommand),
@@ -105,6 +109,7 @@ pub(crate) async fn run(args: AdminArgs) -> anyhow::Result<()> {
         What::Alias(command) => command.run(&client).await?,
         What::AppPassword(command) => command.run(&client).await?,
         What::Message(command) => command.run(&client).await?,
+        What::Bulletin(command) => command.run(&client).await?,
         What::Session(command) => command.run(&client).await?,
         What::Audit(command) => command.run(&client).await?,
         What::ApiKey(command) => command.run(&client).await?,

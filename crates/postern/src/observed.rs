@@ -4,6 +4,7 @@
 //! A new method of a port takes one line here: its name, and the call.
 
 mod blob_store;
+mod bulletins;
 mod directory;
 mod failures;
 mod index;
@@ -21,6 +22,7 @@ use prometheus::{
 };
 
 pub(crate) use blob_store::ObservedBlobStore;
+pub(crate) use bulletins::ObservedBulletins;
 pub(crate) use directory::ObservedDirectory;
 pub(crate) use failures::ObservedFailures;
 pub(crate) use index::ObservedIndex;

@@ -1,4 +1,6 @@
-//! A running node: listeners, heartbeat, signals, drain.
+//! A running node: listeners, signals, drain.
+
+mod background;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -6,10 +8,10 @@ use admin_api::AdminApi;
 use anyhow::Context as _;
 use frontend::{
     Bound, Drain, HostCertificates, Limits, ListenAddr, LmtpConfig, LmtpService, Metrics, Networks,
-    Pop3Config, Pop3Service, ProxyProtocol, Server, Tenancy, TenantSeries, TlsIdentity,
+    Pop3Config, Pop3Service, ProxyProtocol, Server, TenantSeries, TlsIdentity,
 };
 use index::Store;
-use maildrop::{Housekeeping, port::SystemClock};
+use maildrop::port::SystemClock;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -23,18 +25,8 @@ use crate::{
     wiring::Parts,
 };
 
-/// How long another node may go on without knowing what failed at this one.
-const PENALTIES_INTERVAL: Duration = Duration::from_secs(2);
-/// How often what counts no longer is forgotten.
-const FORGET_INTERVAL: Duration = Duration::from_mins(10);
 /// After the drain's deadline a session gets this long to come to the end of its command.
 const CLOSING_GRACE: Duration = Duration::from_secs(10);
-
-/// Time between two writings of traffic.
-const TRAFFIC_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Pause after a heartbeat that failed.
-const HEARTBEAT_RETRY: Duration = Duration::from_secs(1);
 
 /// `postern serve`.
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
@@ -143,41 +135,6 @@ impl Node {
             Ok(Err(error)) => warn!(error = &error as &dyn std::error::Error, "node could not be retired"),
             Err(_) => warn!("node could not be retired in time"),
         }
-        Ok(())
-    }
-
-    /// Looks at certificates' files again: now and then, and when told to by SIGHUP.
-    fn spawn_refresh(&self, metrics: Metrics) -> anyhow::Result<()> {
-        let mut hang_up = signal(SignalKind::hangup())?;
-        let TlsIdentities { pop3, pop3s, same } = &self.tls;
-        let identities: Vec<_> = pop3.iter().chain(pop3s.iter().filter(|_| !same)).cloned().collect();
-        for identity in &identities {
-            identity.introduce(&metrics);
-        }
-        let interval = self.config.tls.reload_interval;
-        let end = self.admin_end.clone();
-        self.admin_tasks.spawn(async move {
-            loop {
-                let pause = async {
-                    if interval.is_zero() {
-                        std::future::pending::<()>().await;
-                    } else {
-                        tokio::time::sleep(interval).await;
-                    }
-                };
-                let told = tokio::select! {
-                    () = pause => false,
-                    _ = hang_up.recv() => true,
-                    () = end.cancelled() => return,
-                };
-                if told && identities.is_empty() {
-                    info!("there is no certificate to reload");
-                }
-                for identity in &identities {
-                    identity.refresh(&metrics, told).await;
-                }
-            }
-        });
         Ok(())
     }
 
@@ -326,14 +283,16 @@ impl Node {
     fn serve_admin(&self, listener: TcpListener) -> anyhow::Result<()> {
         let token = self.config.admin_token()?.context("admin.token_file is missing")?;
         let drain = self.drain.handle();
-        let Store { directory, index, records, .. } = self.parts.managed.clone();
+        let Store { directory, index, records, bulletins, .. } = self.parts.managed.clone();
         let api = AdminApi {
             directory,
             index,
             records,
+            bulletins,
             blob: Arc::clone(&self.parts.blob),
             maildrops: self.parts.maildrops.clone(),
             deliveries: self.parts.deliveries.clone(),
+            bulletin_writers: self.parts.bulletins.clone(),
             traffic: self.parts.tenancy.traffic.clone(),
             hasher: self.parts.hasher.clone(),
             backends: self.parts.backends.clone(),
@@ -352,71 +311,6 @@ impl Node {
             }
         });
         Ok(())
-    }
-
-    /// Writes traffic every few seconds, and does the housekeeping where that is a role of the node.
-    fn spawn_housekeeping(&self, name: &str) {
-        let (traffic, end) = (self.parts.tenancy.traffic.clone(), self.admin_end.clone());
-        self.admin_tasks.spawn(async move {
-            while tokio::time::timeout(TRAFFIC_INTERVAL, end.cancelled()).await.is_err() {
-                traffic.flush().await;
-            }
-            traffic.flush().await;
-        });
-        let (penalties, end) = (self.parts.tenancy.penalties.clone(), self.admin_end.clone());
-        let forgets = self.config.has_role(Role::Worker);
-        self.admin_tasks.spawn(async move {
-            let mut forgot = tokio::time::Instant::now();
-            while tokio::time::timeout(PENALTIES_INTERVAL, end.cancelled()).await.is_err() {
-                penalties.share().await;
-                if forgets && forgot.elapsed() >= FORGET_INTERVAL {
-                    penalties.forget().await;
-                    forgot = tokio::time::Instant::now();
-                }
-            }
-            penalties.share().await;
-        });
-        if !forgets {
-            return;
-        }
-        let housekeeping = Housekeeping {
-            directory: Arc::clone(&self.parts.store.directory),
-            index: Arc::clone(&self.parts.store.index),
-            records: Arc::clone(&self.parts.store.records),
-            blob: Arc::clone(&self.parts.blob),
-            node: self.parts.node,
-            name: name.to_owned(),
-            config: self.config.worker.housekeeping(&self.config.audit),
-        };
-        self.admin_tasks.spawn(housekeeping.run(self.admin_end.clone().cancelled_owned()));
-    }
-
-    fn spawn_heartbeat(&self, name: String, ttl: Duration) -> tokio::task::JoinHandle<()> {
-        let index = Arc::clone(&self.parts.store.index);
-        let Tenancy { throttle, sessions, .. } = self.parts.tenancy.clone();
-        let node = self.parts.node;
-        let end = self.admin_end.clone();
-        tokio::spawn(async move {
-            let mut pause = ttl / 3;
-            loop {
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
-                    () = end.cancelled() => return,
-                }
-                // One that failed is repeated soon: the lease may be nearly over.
-                pause = match index.heartbeat(node, &name, ttl).await {
-                    Ok(pulse) => {
-                        throttle.set_nodes(pulse.nodes);
-                        sessions.end(&pulse.ended);
-                        ttl / 3
-                    }
-                    Err(error) => {
-                        warn!(error = &error as &dyn std::error::Error, "heartbeat failed");
-                        (ttl / 3).min(HEARTBEAT_RETRY)
-                    }
-                };
-            }
-        })
     }
 }
 

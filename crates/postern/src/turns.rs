@@ -6,6 +6,7 @@
 //! Not in turn: what finds out which tenant it is, and what the platform does to a tenant as a whole. To suspend one
 //! that crowds others out must not have to wait behind its crowd.
 
+mod bulletins;
 mod directory;
 mod index;
 mod records;
@@ -22,6 +23,7 @@ pub(crate) fn in_turn(store: &Store, turns: &FairGate) -> Store {
         index: Arc::new(InTurn { inner: Arc::clone(&store.index), turns: turns() }),
         directory: Arc::new(InTurn { inner: Arc::clone(&store.directory), turns: turns() }),
         records: Arc::new(InTurn { inner: Arc::clone(&store.records), turns: turns() }),
+        bulletins: Arc::new(InTurn { inner: Arc::clone(&store.bulletins), turns: turns() }),
         // No tenant's.
         failures: Arc::clone(&store.failures),
     }

@@ -15,7 +15,7 @@ use blob::{
 use frontend::{Sessions, Tenancy, TicketSecret};
 use index::{Postgres, PostgresConfig, Sqlite, Store};
 use maildrop::{
-    Deliveries, FairGate, GatherConfig, Maildrops, NodeId, Pace, Pacer, Releaser, TenantCache, Throttle,
+    Bulletins, Deliveries, FairGate, GatherConfig, Maildrops, NodeId, Pace, Pacer, Releaser, TenantCache, Throttle,
     TrafficLog,
     port::{BlobError, BlobStore},
 };
@@ -25,8 +25,8 @@ use crate::{
     config::{BlobKind, Checksum, Config},
     files,
     observed::{
-        self, ObservedBlobStore, ObservedDirectory, ObservedFailures, ObservedIndex, ObservedObjects,
-        ObservedRecords,
+        self, ObservedBlobStore, ObservedBulletins, ObservedDirectory, ObservedFailures, ObservedIndex,
+        ObservedObjects, ObservedRecords,
     },
     turns::in_turn,
 };
@@ -76,6 +76,7 @@ pub(crate) struct Parts {
     pub(crate) backends: Backends,
     pub(crate) maildrops: Maildrops,
     pub(crate) deliveries: Deliveries,
+    pub(crate) bulletins: Bulletins,
     pub(crate) tenancy: Tenancy,
     /// What session tickets are sealed by.
     pub(crate) ticket_secret: TicketSecret,
@@ -106,6 +107,7 @@ impl Parts {
             index: Arc::new(ObservedIndex::new(store.index, &registry)?),
             directory: Arc::new(ObservedDirectory::new(store.directory, &registry)?),
             records: Arc::new(ObservedRecords::new(store.records, &registry)?),
+            bulletins: Arc::new(ObservedBulletins::new(store.bulletins, &registry)?),
             failures: Arc::new(ObservedFailures::new(store.failures, &registry)?),
         };
         let master_key = master_key(config)?;
@@ -186,6 +188,13 @@ impl Parts {
                 releaser,
                 turns,
                 reading,
+            ),
+            bulletins: Bulletins::new(
+                // Not in turn: it has its turn for storing, and nobody waits for one who holds one.
+                Arc::clone(&store.bulletins),
+                Arc::clone(&blob),
+                tenants.clone(),
+                storing.clone(),
             ),
             deliveries: Deliveries::new(
                 Arc::clone(&store.directory),

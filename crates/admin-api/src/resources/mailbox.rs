@@ -221,7 +221,7 @@ pub(crate) struct MessageResource {
     uid: u64,
     /// Its unique-id (RFC 1939 §7, UIDL).
     unique_id: String,
-    /// Octets that RETR sends before byte-stuffing.
+    /// Octets that RETR sends before byte-stuffing, with headers in ASCII (without `UTF8`).
     octets: u64,
     /// When it came in.
     #[serde(with = "time::serde::rfc3339")]
@@ -252,7 +252,7 @@ impl From<&MessageInfo> for MessageResource {
 pub(crate) struct Delivered {
     /// Its number in the mailbox; none where its owner has fetched and deleted it already.
     pub(crate) uid: Option<u64>,
-    /// Its octets, as stored.
+    /// Octets that RETR sends before byte-stuffing, with headers in ASCII, as lists show them.
     pub(crate) octets: u64,
     /// When it came in.
     #[serde(with = "time::serde::rfc3339")]

@@ -10,34 +10,31 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
-use lmtp_proto::Canonicaliser;
 use maildrop::{
-    Delivery, Mailbox, MailboxId, MessageInfo, NewDelivery, Outcome, RecipientCheck, RetrieveError,
-    Retrieved, Rules, Tenant, TenantId, Uid, delivered_to,
+    Mailbox, MailboxId, MessageInfo, NewDelivery, Outcome, RecipientCheck, RetrieveError, Retrieved, Rules,
+    Tenant, TenantId, Uid,
     port::{BlobError, RowOutcome, Traffic},
 };
 use serde::Deserialize;
 use serde_json::json;
 use time::{OffsetDateTime, Time, UtcOffset};
-use tokio::time::timeout;
 use utoipa::IntoParams;
 
 use super::{
-    extract::{OfAddress, OfMessage, Params, Segments, media_type},
+    extract::{OfAddress, OfMessage, Params, Segments},
     fields::bad_cursor,
     respond::listed,
+    streamed::{RFC822, announced, message_too_large, receive},
     to_the_end,
 };
 use crate::{
-    Problem, STREAM_IDLE,
+    Problem,
     api::Shared,
     auth::Caller,
     guard::TheTenant,
     resources::{Delivered, MessageResource, Page, Restored, page_limit},
 };
 
-/// The media type of a message.
-const RFC822: &str = "message/rfc822";
 /// When a mailbox that takes no more mail for now may be tried again.
 const THROTTLED: Duration = Duration::from_secs(60);
 
@@ -100,14 +97,7 @@ pub(super) async fn deliver(
     request: Request,
 ) -> Result<Response, Problem> {
     let OfAddress { address } = path;
-    if !media_type(request.headers()).is_some_and(|sent| sent.eq_ignore_ascii_case(RFC822)) {
-        return Err(Problem::media_type(RFC822));
-    }
-    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    let announced = length.and_then(|length| length.parse::<u64>().ok());
-    if announced.is_some_and(|octets| octets > api.limits.message_octets_max) {
-        return Err(message_too_large());
-    }
+    let announced = announced(request.headers(), api.limits.message_octets_max)?;
     let mailbox = api.mailbox(&tenant, &address).await?;
     let recipient = match api.deliveries.recipient(mailbox.address.clone(), announced).await? {
         // What mail for the address would lead to, and nothing else.
@@ -129,6 +119,8 @@ pub(super) async fn deliver(
     let octets = receive(&mut delivery, request.into_body(), api.limits.message_octets_max).await?;
     // Noted first: what is not in the audit log does not happen.
     api.note(&tenant, &actor, "message.deliver", &mailbox.address, json!({ "octets": octets })).await?;
+    // As the row will have it, and lists show it.
+    let sent = delivery.octets().delivered_to(&mailbox.address).ascii;
     // From here on the message is stored, whoever waits for the answer.
     let outcome = tokio::spawn(delivery.finish()).await.map_err(|error| {
         tracing::error!(%error, "a delivery broke off");
@@ -144,38 +136,7 @@ pub(super) async fn deliver(
     };
     let traffic = Traffic { messages_in: 1, octets_in: octets, ..Traffic::default() };
     api.traffic.count(tenant.id, mailbox.id, &Rules::default(), traffic);
-    let octets = octets + delivered_to(mailbox.address.as_str()).len() as u64;
-    Ok((StatusCode::CREATED, Json(Delivered { uid, octets, received_at })).into_response())
-}
-
-/// Takes the octets in as they come, with their line ends made canonical; gives how many that is.
-async fn receive(delivery: &mut Delivery, body: Body, octets_max: u64) -> Result<u64, Problem> {
-    let mut body = body.into_data_stream();
-    let mut canonicaliser = Canonicaliser::default();
-    let mut out = Vec::new();
-    loop {
-        let chunk = match timeout(STREAM_IDLE, body.next()).await {
-            Ok(Some(Ok(chunk))) => chunk,
-            Ok(None) => break,
-            Ok(Some(Err(_))) | Err(_) => return Err(Problem::broken_off()),
-        };
-        canonicaliser.push(&chunk, &mut out);
-        if canonicaliser.octets() > octets_max {
-            return Err(message_too_large());
-        }
-        delivery.write(&out).await;
-        out.clear();
-    }
-    canonicaliser.finish(&mut out);
-    delivery.write(&out).await;
-    if canonicaliser.octets() == 0 {
-        return Err(Problem::invalid("body", "a message has at least one octet"));
-    }
-    Ok(canonicaliser.octets())
-}
-
-fn message_too_large() -> Problem {
-    Problem::too_large("the message is larger than is taken")
+    Ok((StatusCode::CREATED, Json(Delivered { uid, octets: sent, received_at })).into_response())
 }
 
 /// Show a message, without what it says.

@@ -13,7 +13,7 @@ use blob::{BlobLayout, DiskConfig, DiskStore, Keyring, MasterKey, Packs, PacksCo
 use http_body_util::BodyExt as _;
 use index::{Sqlite, Store};
 use maildrop::{
-    Deliveries, FairGate, Maildrops, NodeId, Releaser, TenantCache, Throttle, TrafficLog,
+    Bulletins, Deliveries, FairGate, Maildrops, NodeId, Releaser, TenantCache, Throttle, TrafficLog,
     port::{BlobStore, SystemClock},
 };
 use serde_json::{Value, json};
@@ -116,6 +116,8 @@ impl Fixture {
             turns(),
             turns(),
         );
+        let bulletin_writers =
+            Bulletins::new(Arc::clone(&store.bulletins), Arc::clone(&blob), tenants.clone(), turns());
         let config = HasherConfig { memory_kib: 64, passes: 1, ..HasherConfig::default() };
         let registry = prometheus::Registry::new();
         let backends = Backends::new(
@@ -129,9 +131,11 @@ impl Fixture {
             directory,
             index,
             records: Arc::clone(&store.records),
+            bulletins: Arc::clone(&store.bulletins),
             blob,
             maildrops,
             deliveries,
+            bulletin_writers,
             traffic: TrafficLog::new(Arc::clone(&store.records)),
             hasher: Hasher::new(config).unwrap(),
             backends,

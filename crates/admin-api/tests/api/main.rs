@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says so")]
 
 mod bulk;
+mod bulletins;
 mod conventions;
 mod fixture;
 mod idempotency;

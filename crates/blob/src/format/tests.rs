@@ -2,7 +2,7 @@
 
 use std::{fmt::Write, sync::Arc};
 
-use maildrop::{Digest, EntryEnvelope, MailboxId, Measured, PackId, TenantId};
+use maildrop::{BulletinEnvelope, BulletinId, Digest, EntryEnvelope, MailboxId, Measured, PackId, TenantId};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -20,6 +20,7 @@ fn envelope() -> EntryEnvelope {
         received_at: OffsetDateTime::from_unix_timestamp_nanos(1_700_000_000_123_456_789).unwrap(),
         sender: "s@a.test".into(),
         recipients: vec![(MailboxId::from_uuid(Uuid::from_bytes([3; 16])), "r@b.test".into())],
+        bulletin: None,
     }
 }
 
@@ -134,4 +135,57 @@ fn envelopes_round_trip_and_odd_ones_are_refused() {
     let at = counts_too_many.len() - 28 - 4;
     counts_too_many[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
     assert!(decode_envelope(&counts_too_many).is_err());
+}
+
+fn bulletin() -> EntryEnvelope {
+    EntryEnvelope {
+        sender: String::new(),
+        recipients: Vec::new(),
+        bulletin: Some(BulletinEnvelope {
+            id: BulletinId::from_uuid(Uuid::from_bytes([6; 16])),
+            new_mailboxes: true,
+            expires_at: Some(OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap()),
+            note: "news".into(),
+        }),
+        ..envelope()
+    }
+}
+
+/// `docs/pack-format.md` shows these octets.
+#[test]
+fn the_envelope_of_a_bulletin_is_these_octets() {
+    let golden = include_str!("golden/bulletin.hex");
+    assert_eq!(hex(&encode_envelope(&bulletin()).unwrap()), golden.trim());
+    assert_eq!(decode_envelope(&unhex(golden)), Ok(bulletin()));
+    assert!(include_str!("../../../../docs/pack-format.md").contains(golden.trim()));
+}
+
+#[test]
+fn envelopes_of_bulletins_round_trip_and_odd_ones_are_refused() {
+    let octets = encode_envelope(&bulletin()).unwrap();
+    for cut in 0..octets.len() {
+        assert!(decode_envelope(&octets[..cut]).is_err(), "cut at {cut}");
+    }
+    assert!(decode_envelope(&[&octets[..], &[0]].concat()).is_err());
+    let for_ever = |new_mailboxes, expires_at| {
+        let of = bulletin().bulletin.map(|of| BulletinEnvelope { new_mailboxes, expires_at, ..of });
+        EntryEnvelope { bulletin: of, ..bulletin() }
+    };
+    for envelope in [
+        for_ever(false, None),
+        for_ever(true, None),
+        for_ever(false, bulletin().bulletin.unwrap().expires_at),
+    ] {
+        assert_eq!(decode_envelope(&encode_envelope(&envelope).unwrap()), Ok(envelope));
+    }
+    // An unknown flag, and a time that cannot be.
+    for (at, octet) in [(36, 2), (36, 0x81), (44, 0x7f)] {
+        let mut odd = octets.clone();
+        assert_eq!(odd[36], 1, "the flags");
+        odd[at] = octet;
+        assert!(decode_envelope(&odd).is_err(), "octet {at} is {octet}");
+    }
+    // It is to everybody or to some.
+    let both = EntryEnvelope { recipients: envelope().recipients, ..bulletin() };
+    assert!(encode_envelope(&both).is_err());
 }

@@ -274,6 +274,7 @@ pub(crate) fn envelope() -> EntryEnvelope {
         received_at: OffsetDateTime::from_unix_timestamp(1_700_000_000).unwrap(),
         sender: "sender@a.test".into(),
         recipients: vec![(MailboxId::generate(), "alice@b.test".into())],
+        bulletin: None,
     }
 }
 

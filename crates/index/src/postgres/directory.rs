@@ -24,6 +24,7 @@ use sqlx::{Postgres as Db, Transaction};
 use time::OffsetDateTime;
 
 use super::Postgres;
+use crate::error::undecodable;
 
 // A trait has one `impl`: each method here calls the inherent one of the same name in its subject's room.
 // Inherent methods are found first; a method that has none there would call itself for ever.
@@ -419,10 +420,4 @@ fn conflict(error: IndexError, conflict: Conflict) -> IndexError {
         return IndexError::Conflict(conflict);
     }
     error
-}
-
-/// A row that cannot be, within a transaction.
-#[expect(clippy::needless_pass_by_value, reason = "what `map_err` gives")]
-fn undecodable(error: IndexError) -> sqlx::Error {
-    sqlx::Error::Decode(error.to_string().into())
 }

@@ -24,6 +24,7 @@ use time::OffsetDateTime;
 
 use super::Sqlite;
 use crate::error::index_error;
+use crate::error::undecodable;
 
 // A trait has one `impl`: each method here calls the inherent one of the same name in its subject's room.
 // Inherent methods are found first; a method that has none there would call itself for ever.
@@ -397,10 +398,4 @@ fn conflict(error: sqlx::Error, conflict: Conflict) -> IndexError {
         return IndexError::Conflict(conflict);
     }
     index_error(error)
-}
-
-/// A row that cannot be, within a transaction.
-#[expect(clippy::needless_pass_by_value, reason = "what `map_err` gives")]
-fn undecodable(error: IndexError) -> sqlx::Error {
-    sqlx::Error::Decode(error.to_string().into())
 }

@@ -27,6 +27,8 @@ use time::OffsetDateTime;
 use super::Sqlite;
 use crate::error::corrupt;
 
+pub(super) use deliver::count_in;
+
 // A trait has one `impl`: each method here calls the inherent one of the same name in its subject's room.
 // Inherent methods are found first; a method that has none there would call itself for ever.
 // What is of locks and nodes is in memory (`locks.rs`), and needs no room here.

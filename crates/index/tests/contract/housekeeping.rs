@@ -10,12 +10,18 @@ use std::{
 
 use async_trait::async_trait;
 use maildrop::{
-    EntryEnvelope, Extent, FairGate, Housekeeping, HousekeepingConfig, Policy, SealedKey, StoredEntry,
+    BulletinState, EntryEnvelope, Extent, FairGate, Housekeeping, HousekeepingConfig, Policy, SealedKey, StoredEntry,
     TenantId, TenantSettings, Uid,
     port::{BlobError, BlobStore, BodyStream, EntryWriter, MessageReader, Read, SealedEntry, TenantUpdate},
 };
 
-use crate::{backend::Backend, deleted::deliver_and_delete, directory::fill, fixture::*};
+use crate::{
+    backend::Backend,
+    bulletins::{post, state},
+    deleted::deliver_and_delete,
+    directory::fill,
+    fixture::*,
+};
 
 /// A store that is away, and counts how often it is asked to purge.
 #[derive(Debug, Default)]
@@ -90,7 +96,8 @@ async fn housekeeping(backend: &Backend, blob: &Arc<Away>) -> Housekeeping {
     let node = node(&store, LONG).await;
     let config = HousekeepingConfig { interval: Duration::from_millis(5), ..HousekeepingConfig::default() };
     let (directory, index, records) = (store.directory, store.index, store.records);
-    Housekeeping { directory, index, records, blob, node, name: "test".into(), config }
+    let bulletins = store.bulletins;
+    Housekeeping { directory, index, records, bulletins, blob, node, name: "test".into(), config }
 }
 
 pub(crate) async fn rows_of_a_deleted_mailbox_go_in_the_background(backend: &Backend) {
@@ -164,6 +171,35 @@ pub(crate) async fn a_deletion_that_fails_hurries_nothing_else(backend: &Backend
     deliver(store, one, a, 1).await;
     asked(3).await;
     assert_eq!(uids(store, one, a).await, [2], "and then none does for an hour");
+    end.send(()).unwrap();
+    running.await.unwrap();
+}
+
+pub(crate) async fn a_bulletin_reaches_everybody_in_the_background(backend: &Backend) {
+    let store = &backend.store;
+    let (one, two) = (tenant(store, "one").await, tenant(store, "two").await);
+    for i in 0..1203 {
+        mailbox(store, one, &format!("m{i}@one.test"), None).await;
+    }
+    mailbox(store, two, "a@two.test", None).await;
+    let (large, small) = (post(store, one, false).await, post(store, two, false).await);
+    let blob = Arc::new(Away::default());
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(housekeeping(backend, &blob).await.run(async {
+        let _ = ended.await;
+    }));
+    for (tenant, bulletin, mailboxes) in [(one, large, 1203), (two, small, 1)] {
+        while state(store, tenant, bulletin).await != BulletinState::Ended {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let (found, holding) = store.bulletins.bulletin(tenant, bulletin).await.unwrap().unwrap();
+        assert_eq!((found.delivered, holding), (mailboxes, mailboxes));
+    }
+    store.bulletins.withdraw_bulletin(one, large, &actor(), AT).await.unwrap().unwrap();
+    while state(store, one, large).await != BulletinState::Withdrawn {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(backend.number("SELECT count(*) FROM messages").await, 1, "the other tenant's");
     end.send(()).unwrap();
     running.await.unwrap();
 }

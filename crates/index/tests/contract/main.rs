@@ -9,7 +9,9 @@
     reason = "a test that cannot go on says so"
 )]
 
+mod access;
 mod backend;
+mod bulletins;
 mod deleted;
 mod deliver;
 mod directory;
@@ -96,11 +98,11 @@ contract! {
     tenancy::mailboxes_are_searched,
     tenancy::quotas_of_mailbox_and_tenant_hold,
     tenancy::quotas_are_not_given_away_twice,
-    tenancy::aliases_lead_to_their_mailboxes,
-    tenancy::app_passwords_come_and_go,
-    tenancy::api_keys_belong_to_a_tenant_or_to_none,
-    tenancy::certificates_belong_to_the_nearest_domain,
-    tenancy::of_two_that_lie_within_each_other_one_is_created,
+    access::aliases_lead_to_their_mailboxes,
+    access::app_passwords_come_and_go,
+    access::api_keys_belong_to_a_tenant_or_to_none,
+    access::certificates_belong_to_the_nearest_domain,
+    access::of_two_that_lie_within_each_other_one_is_created,
     tenancy::a_tenants_deletion_begins_with_its_key,
     sessions::a_changed_tenant_is_stale,
     sessions::a_login_delay_is_kept,
@@ -121,6 +123,24 @@ contract! {
     records::old_traffic_is_forgotten,
     records::old_audit_entries_are_forgotten_and_young_ones_cannot_be,
     records::finished_deletions_are_forgotten,
+    bulletins::each_mailbox_gets_it_once,
+    bulletins::a_bulletin_is_noted_once,
+    bulletins::a_step_that_broke_off_is_done_again,
+    bulletins::two_workers_at_once_put_it_once,
+    bulletins::mailboxes_come_and_go_while_it_is_on_its_way,
+    bulletins::new_mailboxes_get_what_is_for_them,
+    bulletins::mailboxes_created_in_the_same_moment_get_it_once,
+    bulletins::quotas_do_not_refuse_it_and_counters_are_right,
+    bulletins::who_deletes_it_is_not_shown_it_again,
+    bulletins::a_withdrawal_takes_it_from_all,
+    bulletins::a_withdrawal_and_an_open_session,
+    bulletins::a_withdrawal_ends_the_roll_out,
+    bulletins::withdrawals_and_commits_at_once_agree,
+    bulletins::it_expires,
+    bulletins::they_are_listed_and_walled,
+    bulletins::there_are_not_too_many_at_once,
+    bulletins::a_tenants_deletion_takes_them_along,
+    housekeeping::a_bulletin_reaches_everybody_in_the_background,
     housekeeping::rows_of_a_deleted_mailbox_go_in_the_background,
     housekeeping::a_mailbox_that_receives_and_deletes_keeps_no_more_than_its_quota,
     housekeeping::a_deletion_that_fails_hurries_nothing_else,

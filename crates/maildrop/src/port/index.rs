@@ -409,6 +409,8 @@ pub enum Conflict {
     OverAllocated,
     /// The mailbox has as many app passwords as it may.
     AppPasswords,
+    /// The tenant has as many bulletins under way as it may.
+    Bulletins,
     /// It has changed since it was read.
     Revision,
 }

@@ -95,10 +95,11 @@ impl Client {
     pub(super) async fn send(
         &self,
         path: &[&str],
+        query: Query,
         media_type: &'static str,
         body: reqwest::Body,
     ) -> anyhow::Result<Response> {
-        checked(self.request(Method::POST, path, &[]).header(CONTENT_TYPE, media_type).body(body)).await
+        checked(self.request(Method::POST, path, &query).header(CONTENT_TYPE, media_type).body(body)).await
     }
 
     /// Asks for something that may be long.

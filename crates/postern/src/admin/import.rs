@@ -157,7 +157,8 @@ async fn request(
         }
     });
     let path = ["tenants", tenant, "mailboxes", "bulk"];
-    let answer = client.send(&path, "application/x-ndjson", reqwest::Body::wrap_stream(body)).await?;
+    let answer =
+        client.send(&path, Vec::new(), "application/x-ndjson", reqwest::Body::wrap_stream(body)).await?;
     let mut answer = answer.bytes_stream();
     let mut buffer = BytesMut::new();
     while let Some(chunk) = answer.next().await {

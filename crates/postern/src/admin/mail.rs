@@ -297,7 +297,7 @@ impl MessageCommand {
             }
             Self::Deliver { tenant, address, file } => {
                 let path = ["tenants", &tenant, "mailboxes", &address, "messages"];
-                let answer = client.send(&path, "message/rfc822", message(&file)?).await?;
+                let answer = client.send(&path, Vec::new(), "message/rfc822", message(&file)?).await?;
                 Some(serde_json::from_str(&answer.text().await?)?)
             }
             Self::Delete { tenant, address, uid } => {
@@ -323,7 +323,7 @@ pub(super) async fn copy(answer: reqwest::Response) -> anyhow::Result<()> {
 }
 
 /// A message as it is read, piece by piece.
-fn message(file: &Path) -> anyhow::Result<reqwest::Body> {
+pub(super) fn message(file: &Path) -> anyhow::Result<reqwest::Body> {
     use std::io::Read as _;
     let mut reader: Box<dyn std::io::Read + Send> = if file.as_os_str() == "-" {
         Box::new(std::io::stdin())

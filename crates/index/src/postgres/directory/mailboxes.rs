@@ -12,6 +12,7 @@ use super::{end_sessions, undecodable};
 use crate::{
     postgres::{
         Postgres,
+        bulletins::Welcome,
         scoped::{Audit, json},
     },
     rows::{MailboxRow, mailbox_columns},
@@ -211,6 +212,7 @@ impl Postgres {
                 .fetch_all(&mut *tx)
                 .await?;
         let mut room = room(&mut tx, tenant).await?;
+        let welcome = Welcome::read(&mut tx, tenant, at).await?;
         let mut results: Vec<Result<&NewMailbox, Conflict>> = Vec::with_capacity(mailboxes.len());
         for new in mailboxes {
             let quota = new.settings.quota_octets;
@@ -229,8 +231,8 @@ impl Postgres {
             results.iter().filter_map(|result| result.as_ref().ok().copied()).collect();
         let created: Vec<Uuid> = sqlx::query_scalar(
             "INSERT INTO mailboxes (tenant_id, mailbox_id, address, state, quota_octets, quota_messages, policy,
-                                    created_at)
-             SELECT $1, r.*, $8
+                                    created_at, bulletins)
+             SELECT $1, r.*, $8, $9
                FROM unnest($2::uuid[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::jsonb[]) r
                  ON CONFLICT (tenant_id, address) DO NOTHING
           RETURNING mailbox_id",
@@ -243,6 +245,7 @@ impl Postgres {
         .bind(rows.iter().map(|new| new.settings.quota_messages.map(|n| n as i64)).collect::<Vec<_>>())
         .bind(rows.iter().map(|new| Json(&new.settings.policy)).collect::<Vec<_>>())
         .bind(at)
+        .bind(welcome.number)
         .fetch_all(&mut *tx)
         .await?;
         let created: std::collections::HashSet<Uuid> = created.into_iter().collect();
@@ -260,7 +263,8 @@ impl Postgres {
         .bind(rows.iter().map(|new| new.credential.as_ref()?.verifiers.as_deref()).collect::<Vec<_>>())
         .execute(&mut *tx)
         .await?;
-        let made: Vec<Mailbox> = rows.iter().map(|new| first_mailbox(new, at)).collect();
+        let mut made: Vec<Mailbox> = rows.iter().map(|new| first_mailbox(new, at)).collect();
+        welcome.give(&mut tx, tenant, &mut made, at).await?;
         let after: Vec<Option<serde_json::Value>> = made.iter().map(json).collect::<Result<_, _>>()?;
         sqlx::query(
             "INSERT INTO audit_log (at, tenant_id, actor, origin, request, action, target, after_value)
@@ -277,13 +281,12 @@ impl Postgres {
         .execute(&mut *tx)
         .await?;
         tx.commit().await?;
+        let mut made = made.into_iter();
+        let mut taken =
+            |new: &NewMailbox| if created.contains(&new.id.as_uuid()) { made.next() } else { None };
         Ok(results
             .into_iter()
-            .map(|result| match result {
-                Ok(new) if created.contains(&new.id.as_uuid()) => Ok(first_mailbox(new, at)),
-                Ok(_) => Err(Conflict::Address),
-                Err(conflict) => Err(conflict),
-            })
+            .map(|result| result.and_then(|new| taken(new).ok_or(Conflict::Address)))
             .collect())
     }
 }

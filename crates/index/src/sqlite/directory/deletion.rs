@@ -20,13 +20,14 @@ use crate::{
 };
 
 /// What a tenant's rows are in, in the order in which they are deleted, with the columns that name one row.
-const TENANT_ROWS: [(&str, &str); 10] = [
+const TENANT_ROWS: [(&str, &str); 11] = [
     ("mailboxes", "mailbox_id"),
     ("aliases", "address"),
     ("app_passwords", "mailbox_id, credential_id"),
     ("mailbox_deletions", "mailbox_id"),
     ("messages", "mailbox_id, uid"),
     ("deleted_messages", "mailbox_id, uid"),
+    ("bulletins", "bulletin_id"),
     ("pack_garbage", "rowid"),
     ("pack_refusals", "pack_id, mailbox_id, pack_offset"),
     ("packs", "pack_id"),

@@ -14,6 +14,7 @@ use crate::{
     sqlite::{
         Sqlite,
         audit::{Audit, NOTHING},
+        bulletins::Welcome,
         maildrops::micros,
     },
     words::{allocatable, changes_within, fits, like_prefix, state_word},
@@ -29,9 +30,10 @@ impl Sqlite {
     ) -> Result<Vec<Result<Mailbox, Conflict>>, IndexError> {
         let run = async {
             let mut tx = self.writer.begin().await?;
+            let welcome = Welcome::read(&mut tx, tenant, at).await?;
             let mut results = Vec::with_capacity(mailboxes.len());
             for new in mailboxes {
-                results.push(insert_mailbox(&mut tx, tenant, new, actor, at).await?);
+                results.push(insert_mailbox(&mut tx, tenant, new, &welcome, actor, at).await?);
             }
             tx.commit().await?;
             Ok(results)
@@ -185,6 +187,7 @@ async fn insert_mailbox(
     connection: &mut SqliteConnection,
     tenant: TenantId,
     new: &NewMailbox,
+    welcome: &Welcome,
     actor: &Actor,
     at: OffsetDateTime,
 ) -> Result<Result<Mailbox, Conflict>, sqlx::Error> {
@@ -202,7 +205,7 @@ async fn insert_mailbox(
     if !fits(room(connection, tenant).await?, new.settings.quota_octets) {
         return Ok(Err(Conflict::OverAllocated));
     }
-    let made = Mailbox {
+    let mut made = Mailbox {
         id: new.id,
         address: new.address.clone(),
         state: if new.suspended { State::Suspended } else { State::Active },
@@ -214,8 +217,8 @@ async fn insert_mailbox(
     };
     let created = sqlx::query(
         "INSERT INTO mailboxes (tenant_id, mailbox_id, address, password_hash, verifiers, state, quota_octets,
-                                quota_messages, policy, created_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (tenant_id, address) DO NOTHING",
+                                quota_messages, policy, created_at, bulletins)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (tenant_id, address) DO NOTHING",
     )
     .bind(tenant.as_uuid())
     .bind(new.id.as_uuid())
@@ -227,11 +230,13 @@ async fn insert_mailbox(
     .bind(new.settings.quota_messages.map(|n| n as i64))
     .bind(Json(&new.settings.policy))
     .bind(micros(at))
+    .bind(welcome.number)
     .execute(&mut *connection)
     .await?;
     if created.rows_affected() == 0 {
         return Ok(Err(Conflict::Address));
     }
+    welcome.give(connection, tenant, &mut made, at).await?;
     Audit { tenant: Some(tenant), actor, at, action: "mailbox.create", target: new.address.as_str() }
         .write(connection, NOTHING, Some(&made))
         .await?;

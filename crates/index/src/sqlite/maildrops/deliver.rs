@@ -62,7 +62,7 @@ impl Room {
 }
 
 /// Counts a message that came into a mailbox.
-pub(super) async fn count_in(
+pub(in crate::sqlite) async fn count_in(
     connection: &mut SqliteConnection,
     tenant: TenantId,
     mailbox: MailboxId,
