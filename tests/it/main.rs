@@ -36,6 +36,7 @@ mod oauth;
 mod openapi;
 mod pop3;
 mod proxy;
+mod readers;
 mod sasl;
 mod secrets;
 mod storm;

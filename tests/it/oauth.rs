@@ -11,7 +11,7 @@ use crate::support::{
     run,
 };
 
-fn node() -> Node {
+pub(crate) fn node() -> Node {
     let node = Node::start(&NodeOptions {
         tls: true,
         extra: "[login_backends]\nallowed_networks = [\"127.0.0.0/8\", \"::1\"]\n\
@@ -28,7 +28,7 @@ fn now() -> u64 {
 }
 
 /// What a good token for `a@one.test` claims.
-fn claims() -> Value {
+pub(crate) fn claims() -> Value {
     json!({ "aud": "mail", "email": "a@one.test", "scope": "openid pop", "exp": now() + 600 })
 }
 
@@ -39,13 +39,13 @@ fn with(mut claims: Value, change: &Value) -> Value {
 }
 
 #[track_caller]
-fn set(node: &Node, tenant: &str, oauth: &Value) {
+pub(crate) fn set(node: &Node, tenant: &str, oauth: &Value) {
     let settings = json!({ "oauth": oauth });
     let (status, body) = node.http().json("PUT", &format!("/v1/tenants/{tenant}/login"), &settings);
     assert_eq!(status, 200, "{body}");
 }
 
-fn settings(oidc: &Oidc) -> Value {
+pub(crate) fn settings(oidc: &Oidc) -> Value {
     json!({ "issuer": oidc.issuer(), "audiences": ["mail"], "scopes": ["pop"] })
 }
 

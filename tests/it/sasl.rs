@@ -198,3 +198,19 @@ fn capabilities_name_what_is_offered() {
         "{text}"
     );
 }
+
+/// RFC 5034 §4: each side waits for its turn. An exchange that fails so is a refused login like any other.
+#[test]
+fn who_speaks_out_of_turn_is_refused() {
+    let (node, a) = node();
+    let mut pop3 = Pop3::connect(node.pop3).unwrap();
+    let early = STANDARD.encode(format!("{a} 00000000000000000000000000000000"));
+    assert!(pop3.err(&format!("AUTH CRAM-MD5 {early}")).starts_with("-ERR [AUTH]"));
+    // The client of SCRAM is asked for what it did not say; more than that it cannot say twice.
+    assert_eq!(pop3.command("AUTH SCRAM-SHA-256").unwrap(), "+ ");
+    let first = STANDARD.encode(format!("n,,n={a},r=abc"));
+    assert!(pop3.command(&first).unwrap().starts_with("+ "));
+    assert!(pop3.err(&first).starts_with("-ERR [AUTH]"));
+    pop3.ok("USER a@one.test");
+    pop3.ok("PASS pw");
+}

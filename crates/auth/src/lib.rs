@@ -8,6 +8,8 @@
 mod app_password;
 mod backend;
 mod elsewhere;
+#[doc(hidden)]
+pub mod fuzzing;
 mod hasher;
 mod metrics;
 mod networks;

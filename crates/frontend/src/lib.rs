@@ -7,6 +7,8 @@
 //! ```
 
 mod drain;
+#[doc(hidden)]
+pub mod fuzzing;
 mod listen;
 mod lmtp;
 mod metrics;

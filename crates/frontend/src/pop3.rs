@@ -223,6 +223,8 @@ impl Pop3Service {
             greeting: greeting.into(),
             mechanisms: self.mechanisms(&wire, face.as_deref()),
             apop: apop.clone(),
+            login_delay_secs: face.as_ref().and_then(|face| face.login_delay_secs),
+            expire_days: face.as_ref().and_then(|face| face.expire_days),
             ..self.policy.clone()
         };
         let session = Session {

@@ -10,7 +10,7 @@
 //! or should not be here. What comes behind the header stays in the socket, so that nothing needs to carry it
 //! from here to whoever reads on, TLS included.
 
-mod header;
+pub(crate) mod header;
 
 use std::{
     io,

@@ -69,7 +69,12 @@ impl Node {
         let blob: Arc<dyn BlobStore> =
             Arc::new(Packs::new(objects, Keyring::new(Arc::new(key)), layout, PacksConfig::default()));
         let (tenant, at) = (TenantId::generate(), SystemClock.now());
-        let policy = Policy { greeting: Some(GREETING.into()), ..Policy::default() };
+        let policy = Policy {
+            greeting: Some(GREETING.into()),
+            login_delay_secs: Some(60),
+            expire_days: Some(30),
+            ..Policy::default()
+        };
         let new = Tenant {
             id: tenant,
             name: TenantName::try_from("one").unwrap(),
@@ -449,6 +454,13 @@ async fn stls_knows_hosts_as_the_port_does() {
     let mut line = String::new();
     stream.read_line(&mut line).await.unwrap();
     assert!(line.starts_with("+OK pop.node.test Postern ready ("), "{line}");
+    // Whose login it will be is not known yet: nothing is promised of delays and of how long mail is kept.
+    stream.write_all(b"CAPA\r\nNOOP\r\n").await.unwrap();
+    line.clear();
+    while !line.contains("-ERR") {
+        stream.read_line(&mut line).await.unwrap();
+    }
+    assert!(!line.contains("LOGIN-DELAY") && !line.contains("EXPIRE"), "{line}");
     stream.write_all(b"STLS\r\n").await.unwrap();
     line.clear();
     stream.read_line(&mut line).await.unwrap();
@@ -458,8 +470,10 @@ async fn stls_knows_hosts_as_the_port_does() {
     let mut stream = connector.connect(name, stream.into_inner()).await.unwrap();
     assert_eq!(stream.get_ref().1.peer_certificates().unwrap()[0], one);
     // No second greeting (RFC 2595 §4).
-    stream.write_all(b"QUIT\r\n").await.unwrap();
+    stream.write_all(b"CAPA\r\nQUIT\r\n").await.unwrap();
     let mut rest = String::new();
     stream.read_to_string(&mut rest).await.unwrap();
-    assert!(rest.starts_with("+OK") && rest.lines().count() == 1, "{rest}");
+    assert!(rest.starts_with("+OK capability") && rest.ends_with(".\r\n+OK bye\r\n"), "{rest}");
+    // The host's tenant is: its policy is what may hold (RFC 2449 §6.5, §6.7).
+    assert!(rest.contains("\r\nLOGIN-DELAY 60 USER\r\nEXPIRE 30 USER\r\n"), "{rest}");
 }

@@ -137,7 +137,8 @@ pub(crate) fn field(field: &[u8], out: &mut Vec<u8>) {
     }
     let colon = field.iter().position(|&octet| octet == b':');
     let Some((name, value)) = colon.map(|colon| field.split_at(colon)) else { return mask(field, out) };
-    if !name.is_ascii() {
+    // A line that goes on with nothing before it is no field, whatever stands in it: another name would make it one.
+    if !name.is_ascii() || name.starts_with(b" ") || name.starts_with(b"\t") {
         return mask(field, out);
     }
     let start = out.len();

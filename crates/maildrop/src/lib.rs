@@ -14,6 +14,8 @@ mod bulletin;
 mod deliver;
 mod downgrade;
 mod fair;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gather;
 mod housekeeping;
 mod id;

@@ -82,6 +82,13 @@ impl Authorization {
         self
     }
 
+    /// Changes what CAPA announces of logins to come: whose they may be is known by now, or is another's.
+    #[must_use]
+    pub fn announcing(mut self, login_delay_secs: Option<u32>, expire_days: Option<u32>) -> Self {
+        (self.policy.login_delay_secs, self.policy.expire_days) = (login_delay_secs, expire_days);
+        self
+    }
+
     /// What the connection may do.
     pub fn policy(&self) -> &Policy {
         &self.policy

@@ -36,10 +36,11 @@ pub struct Policy {
     pub apop: Option<Arc<str>>,
     /// What CAPA names as IMPLEMENTATION (RFC 2449 §6.9); not announced when empty.
     pub implementation: Arc<str>,
-    /// The least seconds between logins, announced as LOGIN-DELAY (RFC 2449 §6.5). Default: not announced.
+    /// The least seconds between logins, announced as LOGIN-DELAY (RFC 2449 §6.5); before login as what may hold.
+    /// Default: not announced.
     pub login_delay_secs: Option<u32>,
-    /// After how many days mail may be removed by the server, announced as EXPIRE (RFC 2449 §6.7).
-    /// Default: `None`, announced as NEVER.
+    /// After how many days mail may be removed by the server, announced as EXPIRE (RFC 2449 §6.7); before login as what
+    /// may hold. Default: `None`, announced as NEVER after login and not before.
     pub expire_days: Option<u32>,
     /// How the client wants to be answered. Default: in English and ASCII, until UTF8 and LANG.
     pub wording: Wording,

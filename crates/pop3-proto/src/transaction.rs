@@ -81,8 +81,9 @@ impl Transaction {
     /// The same under these terms, which CAPA announces from now on.
     #[must_use]
     pub fn under(mut self, terms: Terms) -> Self {
-        self.policy.login_delay_secs = terms.login_delay_secs.or(self.policy.login_delay_secs);
-        self.policy.expire_days = terms.expire_days.or(self.policy.expire_days);
+        // What was announced before login was another's, perhaps.
+        self.policy.login_delay_secs = terms.login_delay_secs;
+        self.policy.expire_days = terms.expire_days;
         self.read_only = terms.read_only;
         self
     }

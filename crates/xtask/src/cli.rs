@@ -20,6 +20,8 @@ enum Command {
     Test(tasks::test::Args),
     /// What continuous integration runs: formatting, lints, licences, tests.
     Ci(tasks::ci::Args),
+    /// Fuzz protocol cores, SASL, PROXY headers, packs and messages, on from the corpus that is kept.
+    Fuzz(tasks::fuzz::Args),
     /// Measure a release build on PostgreSQL and S3, beside the bare S3 server and another POP3 server.
     Bench(tasks::bench::Args),
     /// Measure memory: idle sessions, a message of 100 MB, a maildrop of 100,000 messages.
@@ -33,6 +35,7 @@ pub fn main() -> ExitCode {
     let done = interrupt::install().and_then(|()| Layout::find()).and_then(|layout| match cli.command {
         Command::Test(args) => tasks::test::run(&layout, &args),
         Command::Ci(args) => tasks::ci::run(&layout, &args),
+        Command::Fuzz(args) => tasks::fuzz::run(&layout, &args),
         Command::Bench(args) => tasks::bench::run(&layout, &args),
         Command::Memory(args) => tasks::memory::run(&layout, &args),
     });

@@ -2,5 +2,6 @@
 
 pub(crate) mod bench;
 pub(crate) mod ci;
+pub(crate) mod fuzz;
 pub(crate) mod memory;
 pub(crate) mod test;

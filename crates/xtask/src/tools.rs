@@ -13,8 +13,9 @@ use anyhow::bail;
 
 use crate::{layout::Layout, sys};
 
-/// The programs the tests use, and the Debian packages that bring them.
-const MAIL_TOOLS: [(&str, &str); 19] = [
+/// The programs the tests use, and the Debian packages that bring them. What has no program of its own is known by a
+/// file.
+const MAIL_TOOLS: [(&str, &str); 25] = [
     ("curl", "curl"),
     ("python3", "python3"),
     ("fetchmail", "fetchmail"),
@@ -24,6 +25,13 @@ const MAIL_TOOLS: [(&str, &str); 19] = [
     ("fail2ban-regex", "fail2ban"),
     // Of the whole of Perl, Net::POP3 included; `perl` itself is in perl-base.
     ("corelist", "perl"),
+    ("/usr/share/perl5/Authen/SASL.pm", "libauthen-sasl-perl"),
+    ("/usr/share/perl5/Digest/HMAC_MD5.pm", "libdigest-hmac-perl"),
+    ("/usr/share/perl5/IO/Socket/SSL.pm", "libio-socket-ssl-perl"),
+    ("/usr/share/perl5/Mail/POP3Client.pm", "libmail-pop3client-perl"),
+    ("mutt", "mutt"),
+    // A terminal for those that want one.
+    ("script", "bsdutils"),
     ("kill", "procps"),
     ("ip", "iproute2"),
     ("unshare", "util-linux"),
@@ -66,10 +74,25 @@ pub(crate) fn sasl(layout: &Layout) -> anyhow::Result<PathBuf> {
     venv::sasl(layout)
 }
 
+/// Finds or unpacks CrowdSec.
+pub(crate) fn crowdsec(layout: &Layout) -> anyhow::Result<PathBuf> {
+    apt::unpack(layout, "crowdsec")
+}
+
+/// Finds or installs getmail6.
+pub(crate) fn getmail(layout: &Layout) -> anyhow::Result<PathBuf> {
+    venv::getmail(layout)
+}
+
+/// Finds or installs node-pop3.
+pub(crate) fn node_pop3(layout: &Layout) -> anyhow::Result<PathBuf> {
+    npm::node_pop3(layout)
+}
+
 /// Finds or installs the servers, and these programs (with their packages).
 pub(crate) fn provide(layout: &Layout, programs: &[(&str, &str)]) -> anyhow::Result<Servers> {
     let mut missing: Vec<&str> =
-        programs.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect();
+        programs.iter().filter(|(what, _)| !is_there(what)).map(|(_, package)| *package).collect();
     if find("python3").is_none() && !missing.contains(&"python3") {
         missing.push("python3");
     }
@@ -88,6 +111,11 @@ pub(crate) fn provide(layout: &Layout, programs: &[(&str, &str)]) -> anyhow::Res
         None => venv::postgres_bin(layout)?,
     };
     Ok(Servers { postgres_bin, weed: venv::weed(layout)? })
+}
+
+/// Whether a program is installed, or a file by its whole path.
+fn is_there(what: &str) -> bool {
+    if what.starts_with('/') { Path::new(what).exists() } else { find(what).is_some() }
 }
 
 /// Where a program is, if it is installed.

@@ -379,7 +379,10 @@ impl Session<'_> {
                 // What a proxy said of its client's host holds where the proxy itself asks for none.
                 self.face = face.or_else(|| self.face.take());
                 let offered = self.service.mechanisms(&self.wire, self.face.as_deref());
-                Ok(Some(handshake.established().with_mechanisms(offered)))
+                let (delay, expire) =
+                    self.face.as_ref().map_or((None, None), |face| (face.login_delay_secs, face.expire_days));
+                let state = handshake.established().with_mechanisms(offered);
+                Ok(Some(state.announcing(delay, expire)))
             }
             Err(error) => {
                 self.service.metrics.pop3.handshake(self.listener, Err(&error));

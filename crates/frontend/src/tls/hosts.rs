@@ -87,6 +87,10 @@ pub(crate) struct HostFace {
     pub(crate) greeting: Option<String>,
     /// The domain of login names that have none.
     pub(crate) default_domain: Option<Arc<str>>,
+    /// The least seconds between logins to a mailbox of the tenant that has no policy of its own.
+    pub(crate) login_delay_secs: Option<u32>,
+    /// After how many days mail expires in such a mailbox.
+    pub(crate) expire_days: Option<u32>,
     login: LoginSettings,
     taken: Option<Vec<LoginMechanism>>,
 }
@@ -196,6 +200,8 @@ impl Shared {
         let face = HostFace {
             greeting: policy.greeting,
             default_domain: login.default_domain.as_deref().map(Arc::from),
+            login_delay_secs: policy.login_delay_secs.filter(|secs| *secs > 0),
+            expire_days: policy.expire_days,
             login,
             taken: policy.login_mechanisms,
         };

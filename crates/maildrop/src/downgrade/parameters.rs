@@ -7,6 +7,11 @@ const MAX_NAME_OCTETS: usize = 64;
 /// Octets of an encoded value on one line.
 const PIECE_OCTETS: usize = 54;
 
+/// A parameter that would end beyond this goes to a line of its own. Lines have 998 octets at most (RFC 5322 §2.1.1); folds
+/// within a parameter are gone when it is encoded, and each makes up to three octets of one. Only what is made to be long gets
+/// near this.
+const LONG_LINE_OCTETS: usize = 400;
+
 /// The value of `Content-Type` or `Content-Disposition`.
 pub(super) fn value(value: &[u8], writer: &mut Writer<'_>) {
     let mut left = value;
@@ -56,9 +61,16 @@ fn parameter(part: &[u8], writer: &mut Writer<'_>) {
         return writer.masked(part);
     }
     let text = unquoted(text[1..].trim_ascii());
-    writer.raw(&part[..start]);
     let mut encoded = Encoded { text: &text };
     let first = encoded.piece();
+    let before = &part[..start];
+    if writer.column() + before.len() + name.len() + first.len() > LONG_LINE_OCTETS
+        && !before.contains(&b'\n')
+    {
+        writer.raw(b"\r\n ");
+    } else {
+        writer.raw(before);
+    }
     if encoded.text.is_empty() {
         writer.raw(name);
         writer.raw(format!("*={}''", charset(&text)).as_bytes());

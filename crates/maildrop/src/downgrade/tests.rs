@@ -49,6 +49,9 @@ fn unstructured_text() {
     check_octets(b"Subject: gr\xfc\xdfe\r\n", "Subject: =?unknown-8bit?B?Z3L832U=?=\r\n");
     check_octets(b"X-\xfc: gr\xfc\xdfe\r\n", "X-?: gr??e\r\n");
     check_octets(b"gr\xfc\xdfe\r\n", "gr??e\r\n");
+    // A line that goes on, with nothing before it, becomes no field.
+    check("  Delivered-To: ü\r\n", "  Delivered-To: ??\r\n");
+    check("\tTo: ü <ü@x>\r\n", "\tTo: ?? <??@x>\r\n");
 }
 
 #[test]
@@ -97,6 +100,12 @@ fn mime_parameters() {
             "%C3%BC".repeat(2),
         ),
     );
+    // However many there are, and wherever they were folded, lines stay well under 998 octets (RFC 5322 §2.1.1).
+    let mut out = Vec::new();
+    field(format!("Content-Type: x/y{}\r\n", "; name=\r\n \"ü\"".repeat(100)).as_bytes(), &mut out);
+    let out = String::from_utf8(out).unwrap();
+    assert_eq!(out.matches("name*=UTF-8''%C3%BC").count(), 100);
+    assert!(out.lines().all(|line| line.len() <= 420), "{out}");
     check_octets(b"Content-Type: \xfc/y; x=\xfc\r\n", "Content-Type: ?/y; x*=unknown-8bit''%FC\r\n");
 }
 

@@ -18,6 +18,11 @@ impl<'a> Writer<'a> {
         Self { out, column: 0 }
     }
 
+    /// Octets of the line so far.
+    pub(super) fn column(&self) -> usize {
+        self.column
+    }
+
     /// Appends what is ASCII already.
     pub(super) fn raw(&mut self, octets: &[u8]) {
         self.out.extend_from_slice(octets);

@@ -92,7 +92,6 @@ fn stls_before_login() {
         S: UTF8 USER
         S: LANG
         S: STLS
-        S: EXPIRE NEVER
         S: IMPLEMENTATION Postern
         S: .
         C: STLS
@@ -107,7 +106,6 @@ fn stls_before_login() {
         S: UTF8 USER
         S: LANG
         S: USER
-        S: EXPIRE NEVER
         S: IMPLEMENTATION Postern
         S: .
         C: STLS

@@ -144,6 +144,27 @@ fn deleted_messages_keep_their_number_and_leave_the_listings() {
     assert_eq!(connection.removed, Some(vec![2]));
 }
 
+/// RFC 1939 §5: with nothing to list, the answer is the dot alone.
+#[test]
+fn an_empty_maildrop_is_listed() {
+    check(
+        logged_in(),
+        "C: DELE 1
+        S: +OK message deleted
+        C: DELE 2
+        S: +OK message deleted
+        C: STAT
+        S: +OK 0 0
+        C: LIST
+        S: +OK 0 messages (0 octets)
+        S: .
+        C: UIDL
+        S: +OK unique-ids follow
+        S: .
+        ",
+    );
+}
+
 #[test]
 fn quit_after_reset_removes_nothing() {
     let connection = check(

@@ -2,7 +2,12 @@
 
 use std::process::{Command, ExitCode};
 
-use crate::{layout::Layout, process, tasks::test, tools};
+use crate::{
+    layout::Layout,
+    process,
+    tasks::{fuzz, test},
+    tools,
+};
 
 /// What to check.
 #[derive(Debug, clap::Args)]
@@ -41,6 +46,11 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> anyhow::Result<ExitCode> {
         println!(
             "xtask ci: licences: left out, cargo-deny is not installed (`cargo xtask ci --deny` installs it)"
         );
+    }
+    println!("xtask ci: fuzzing");
+    let code = fuzz::run(layout, &fuzz::Args::short())?;
+    if code != ExitCode::SUCCESS {
+        return Ok(code);
     }
     println!("xtask ci: tests");
     test::run(layout, &test::Args::default())

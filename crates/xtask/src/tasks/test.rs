@@ -13,6 +13,9 @@
 //! | `POSTERN_TEST_SCHEMATHESIS` | schemathesis, to try the admin API by its OpenAPI document |
 //! | `POSTERN_TEST_OIDC` | directory that an OpenID provider can be imported from |
 //! | `POSTERN_TEST_SASL` | a Python with `scramp` and `OpenSSL`, to log in with channel binding |
+//! | `POSTERN_TEST_GETMAIL` | getmail6's program |
+//! | `POSTERN_TEST_CROWDSEC` | directory that CrowdSec's package is unpacked in |
+//! | `POSTERN_TEST_NODE_POP3` | directory that node-pop3 is installed in |
 //! | `POSTERN_TEST_BIN` | the built `postern` |
 //! | `POSTERN_TEST_TMP` | a fresh directory, removed after a run that passed |
 
@@ -61,7 +64,13 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> anyhow::Result<ExitCode> {
     }
     let servers = tools::for_tests(layout)?;
     let schemathesis = tools::schemathesis(layout)?;
-    let clients = Clients { oidc: tools::oidc(layout)?, sasl: tools::sasl(layout)? };
+    let clients = Clients {
+        oidc: tools::oidc(layout)?,
+        sasl: tools::sasl(layout)?,
+        getmail: tools::getmail(layout)?,
+        node_pop3: tools::node_pop3(layout)?,
+        crowdsec: tools::crowdsec(layout)?,
+    };
     let fixture = Fixture::start(&dir, &servers, schemathesis, clients)?;
     if let Some(mut build) = build {
         let status = build.wait()?;
@@ -115,6 +124,9 @@ impl Runner {
 struct Clients {
     oidc: PathBuf,
     sasl: PathBuf,
+    getmail: PathBuf,
+    node_pop3: PathBuf,
+    crowdsec: PathBuf,
 }
 
 /// The servers that tests share. Those that kill a server start one of their own.
@@ -167,6 +179,9 @@ impl Fixture {
             .env("POSTERN_TEST_SCHEMATHESIS", &self.schemathesis)
             .env("POSTERN_TEST_OIDC", &self.clients.oidc)
             .env("POSTERN_TEST_SASL", &self.clients.sasl)
+            .env("POSTERN_TEST_GETMAIL", &self.clients.getmail)
+            .env("POSTERN_TEST_NODE_POP3", &self.clients.node_pop3)
+            .env("POSTERN_TEST_CROWDSEC", &self.clients.crowdsec)
             .env("POSTERN_TEST_BIN", binary)
             .env("POSTERN_TEST_TMP", &self.tmp);
     }

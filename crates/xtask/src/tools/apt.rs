@@ -4,7 +4,7 @@ use std::{
     fs,
     io::Write as _,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -31,6 +31,34 @@ pub(super) fn install(layout: &Layout, packages: &[&str]) -> anyhow::Result<()> 
     let mut command = apt_get();
     command.args(["install", "-y", "--no-install-recommends"]).args(packages);
     process::run_logged(&mut command, &own.join("apt-install.log"))
+}
+
+/// Unpacks a package under the target directory and installs nothing: what it would start, or ask for, stays away. The directory
+/// is marked when it is complete.
+pub(super) fn unpack(layout: &Layout, package: &str) -> anyhow::Result<PathBuf> {
+    let own = layout.own()?.join("deb");
+    let dir = own.join(package);
+    let complete = dir.join("complete");
+    if complete.exists() {
+        return Ok(dir.join("root"));
+    }
+    println!("xtask: unpacking {package}");
+    let _ = fs::remove_dir_all(&dir);
+    fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+    if sys::is_root() {
+        process::run_logged(apt_get().arg("update"), &own.join("apt-update.log"))?;
+    }
+    let mut download = apt_get();
+    download.current_dir(&dir).args(["download", package]);
+    process::run_logged(&mut download, &own.join("apt-download.log"))?;
+    let mut files = fs::read_dir(&dir).context("list download")?.flatten().map(|entry| entry.path());
+    let deb = files.find(|path| path.extension().is_some_and(|extension| extension == "deb"));
+    let deb = deb.with_context(|| format!("find the download of {package}"))?;
+    let mut dpkg = Command::new("dpkg");
+    process::run_logged(dpkg.arg("-x").arg(&deb).arg(dir.join("root")), &own.join("dpkg.log"))?;
+    fs::remove_file(&deb).context("remove download")?;
+    fs::write(&complete, "").context("mark directory")?;
+    Ok(dir.join("root"))
 }
 
 fn apt_get() -> Command {

