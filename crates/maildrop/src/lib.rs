@@ -16,6 +16,7 @@ mod downgrade;
 mod fair;
 #[doc(hidden)]
 pub mod fuzzing;
+mod garbage;
 mod gather;
 mod housekeeping;
 mod id;
@@ -37,6 +38,7 @@ pub use bulletin::{Bulletin, BulletinError, BulletinState, BulletinWriter, Bulle
 pub use deliver::{Deliveries, Delivery, NewDelivery, Outcome, Recipient, RecipientCheck};
 pub use fair::{FairGate, FairPermit, FairStats, Overloaded, Pace, Pacer, party_of};
 pub use gather::GatherConfig;
+pub use garbage::{GarbageCollector, GarbageConfig, GarbageStats};
 pub use housekeeping::{Housekeeping, HousekeepingConfig};
 pub use id::{
     ApiKeyId, BulletinId, Credential, CredentialId, LockToken, MailboxId, NodeId, PackId, SessionId,

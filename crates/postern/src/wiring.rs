@@ -15,9 +15,9 @@ use blob::{
 use frontend::{Sessions, Tenancy, TicketSecret};
 use index::{Postgres, PostgresConfig, Sqlite, Store};
 use maildrop::{
-    Bulletins, Deliveries, FairGate, GatherConfig, Maildrops, NodeId, Pace, Pacer, Releaser, TenantCache, Throttle,
+    Bulletins, Deliveries, FairGate, GarbageStats, GatherConfig, Maildrops, NodeId, Pace, Pacer, Releaser, TenantCache, Throttle,
     TrafficLog,
-    port::{BlobError, BlobStore},
+    port::{BlobError, BlobStore, PackStore},
 };
 use prometheus::{IntGauge, Opts, Registry, process_collector::ProcessCollector};
 
@@ -71,6 +71,10 @@ pub(crate) struct Parts {
     /// The same, for the admin API: in tenants' turns.
     pub(crate) managed: Store,
     pub(crate) blob: Arc<dyn BlobStore>,
+    /// The objects of packs, for the collection of garbage.
+    pub(crate) packs: Arc<dyn PackStore>,
+    /// What the collection of garbage did.
+    pub(crate) garbage: Arc<GarbageStats>,
     pub(crate) hasher: Hasher,
     pub(crate) authenticator: Authenticator,
     pub(crate) backends: Backends,
@@ -109,6 +113,7 @@ impl Parts {
             records: Arc::new(ObservedRecords::new(store.records, &registry)?),
             bulletins: Arc::new(ObservedBulletins::new(store.bulletins, &registry)?),
             failures: Arc::new(ObservedFailures::new(store.failures, &registry)?),
+            garbage: store.garbage,
         };
         let master_key = master_key(config)?;
         let (check, decoy_key) = (master_key.check_value(), master_key.decoy_key());
@@ -116,7 +121,9 @@ impl Parts {
         if store.index.key_check(&check).await? != check {
             return Err(WrongKey.into());
         }
-        let blob = blob_store(config, master_key, &registry).await?;
+        let (blob, packs) = blob_store(config, master_key, &registry).await?;
+        let garbage = Arc::new(GarbageStats::default());
+        observed::garbage(&registry, &garbage)?;
         let tenants = TenantCache::new(Arc::clone(&store.directory));
         let node = NodeId::generate();
         let (releaser, _) = Releaser::start(Arc::clone(&store.index));
@@ -217,6 +224,8 @@ impl Parts {
             store,
             managed,
             blob,
+            packs,
+            garbage,
             hasher,
         })
     }
@@ -305,7 +314,7 @@ async fn blob_store(
     config: &Config,
     master_key: MasterKey,
     registry: &Registry,
-) -> anyhow::Result<Arc<dyn BlobStore>> {
+) -> anyhow::Result<(Arc<dyn BlobStore>, Arc<dyn PackStore>)> {
     let objects = object_store(config).await.context("open the blob store")?;
     let objects = Arc::new(ObservedObjects::new(objects, registry)?);
     let layout = BlobLayout::new(&config.blob.prefix)?;
@@ -335,7 +344,8 @@ async fn blob_store(
         Err(error @ BlobError::Unavailable(_)) => tracing::warn!(%error, "blob store does not answer yet"),
         Err(error) => return Err(error).context("open the blob store"),
     }
-    Ok(Arc::new(ObservedBlobStore::new(Arc::new(packs), registry)?))
+    let packs = Arc::new(packs);
+    Ok((Arc::new(ObservedBlobStore::new(Arc::clone(&packs) as Arc<dyn BlobStore>, registry)?), packs))
 }
 
 /// Where messages go that memory has no room for.
