@@ -4,10 +4,19 @@
 macro_rules! reachable {
     ($tenant:literal, $pack:literal) => {
         concat!(
-            "(EXISTS (SELECT 1 FROM messages x WHERE x.tenant_id = ", $tenant, " AND x.pack_id = ", $pack, ")",
-            " OR EXISTS (SELECT 1 FROM deleted_messages x WHERE x.tenant_id = ", $tenant,
-            " AND x.pack_id = ", $pack, ")",
-            " OR ", $crate::reachability::held_by_bulletin!($tenant, $pack), ")"
+            "(EXISTS (SELECT 1 FROM messages x WHERE x.tenant_id = ",
+            $tenant,
+            " AND x.pack_id = ",
+            $pack,
+            ")",
+            " OR EXISTS (SELECT 1 FROM deleted_messages x WHERE x.tenant_id = ",
+            $tenant,
+            " AND x.pack_id = ",
+            $pack,
+            ")",
+            " OR ",
+            $crate::reachability::held_by_bulletin!($tenant, $pack),
+            ")"
         )
     };
 }
@@ -17,7 +26,10 @@ macro_rules! reachable {
 macro_rules! held_by_bulletin {
     ($tenant:literal, $pack:literal) => {
         concat!(
-            "EXISTS (SELECT 1 FROM bulletins x WHERE x.tenant_id = ", $tenant, " AND x.pack_id = ", $pack,
+            "EXISTS (SELECT 1 FROM bulletins x WHERE x.tenant_id = ",
+            $tenant,
+            " AND x.pack_id = ",
+            $pack,
             " AND x.state IN ('rolling_out', 'active', 'withdrawing'))"
         )
     };
@@ -28,10 +40,15 @@ macro_rules! held_by_bulletin {
 macro_rules! pointers {
     ($tenant:literal, $pack:literal) => {
         concat!(
-            "SELECT pack_offset, pack_length, digest, mailbox_id, uid FROM messages WHERE tenant_id = ", $tenant,
-            " AND pack_id = ", $pack,
+            "SELECT pack_offset, pack_length, digest, mailbox_id, uid FROM messages WHERE tenant_id = ",
+            $tenant,
+            " AND pack_id = ",
+            $pack,
             " UNION ALL SELECT pack_offset, pack_length, digest, mailbox_id, uid FROM deleted_messages",
-            " WHERE tenant_id = ", $tenant, " AND pack_id = ", $pack
+            " WHERE tenant_id = ",
+            $tenant,
+            " AND pack_id = ",
+            $pack
         )
     };
 }

@@ -37,8 +37,8 @@ pub use address::{Address, AddressError, DomainName};
 pub use bulletin::{Bulletin, BulletinError, BulletinState, BulletinWriter, Bulletins, NewBulletin};
 pub use deliver::{Deliveries, Delivery, NewDelivery, Outcome, Recipient, RecipientCheck};
 pub use fair::{FairGate, FairPermit, FairStats, Overloaded, Pace, Pacer, party_of};
-pub use gather::GatherConfig;
 pub use garbage::{GarbageCollector, GarbageConfig, GarbageStats};
+pub use gather::GatherConfig;
 pub use housekeeping::{Housekeeping, HousekeepingConfig};
 pub use id::{
     ApiKeyId, BulletinId, Credential, CredentialId, LockToken, MailboxId, NodeId, PackId, SessionId,

@@ -15,8 +15,8 @@ use blob::{
 use frontend::{Sessions, Tenancy, TicketSecret};
 use index::{Postgres, PostgresConfig, Sqlite, Store};
 use maildrop::{
-    Bulletins, Deliveries, FairGate, GarbageStats, GatherConfig, Maildrops, NodeId, Pace, Pacer, Releaser, TenantCache, Throttle,
-    TrafficLog,
+    Bulletins, Deliveries, FairGate, GarbageStats, GatherConfig, Maildrops, NodeId, Pace, Pacer, Releaser,
+    TenantCache, Throttle, TrafficLog,
     port::{BlobError, BlobStore, PackStore},
 };
 use prometheus::{IntGauge, Opts, Registry, process_collector::ProcessCollector};

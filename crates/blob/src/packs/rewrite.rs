@@ -1,10 +1,6 @@
 //! Packs as the garbage collection sees them: entries copied into a new one, packs deleted and listed.
 
-use std::{
-    collections::HashSet,
-    ops::Range,
-    sync::Arc,
-};
+use std::{collections::HashSet, ops::Range, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -184,7 +180,11 @@ fn verify(tenant: TenantId, key: &TenantKey, entry: &LiveEntry, sealed: &[u8]) -
                 if found != entry.digest.0 || summary.measured.digest != entry.digest {
                     return Err(Malformed("message is not the one its row tells of"));
                 }
-                return if rest.is_empty() { Ok(()) } else { Err(Malformed("entry is shorter than its extent")) };
+                return if rest.is_empty() {
+                    Ok(())
+                } else {
+                    Err(Malformed("entry is shorter than its extent"))
+                };
             }
         }
     }

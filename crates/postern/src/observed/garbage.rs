@@ -13,13 +13,29 @@ use prometheus::{
 pub(crate) fn garbage(registry: &Registry, stats: &Arc<GarbageStats>) -> Result<(), prometheus::Error> {
     type Count = fn(&GarbageStats) -> u64;
     let counts: [(&str, &str, Count); 7] = [
-        ("packs_deleted", "packs that nothing pointed at any more and that were deleted", GarbageStats::packs_deleted),
+        (
+            "packs_deleted",
+            "packs that nothing pointed at any more and that were deleted",
+            GarbageStats::packs_deleted,
+        ),
         ("reclaimed_octets", "octets of deleted packs", GarbageStats::octets_reclaimed),
-        ("packs_rewritten", "packs of which little was left and that was put into new ones", GarbageStats::packs_rewritten),
+        (
+            "packs_rewritten",
+            "packs of which little was left and that was put into new ones",
+            GarbageStats::packs_rewritten,
+        ),
         ("copied_octets", "octets of these new packs", GarbageStats::octets_copied),
-        ("damaged_entries", "stored messages found damaged when they were to be copied", GarbageStats::damaged),
+        (
+            "damaged_entries",
+            "stored messages found damaged when they were to be copied",
+            GarbageStats::damaged,
+        ),
         ("orphans_deleted", "objects that no row knew and that were deleted", GarbageStats::orphans_deleted),
-        ("orphans_left", "objects that no row knew, too many to be deleted unseen", GarbageStats::orphans_left),
+        (
+            "orphans_left",
+            "objects that no row knew, too many to be deleted unseen",
+            GarbageStats::orphans_left,
+        ),
     ];
     for (name, help, count) in counts {
         let counter = IntCounter::new(format!("postern_gc_{name}_total"), help)?;
