@@ -233,14 +233,15 @@ impl Shared {
             Ok(stored) => stored,
             Err(error) => return Err((blob_outcome(tenant, &error), answers)),
         };
-        // The next pack may go out while the rows of this one are made.
-        drop(lane);
         let packed: Vec<_> = stored
             .into_iter()
             .zip(messages)
             .map(|(stored, messages)| PackedEntry { stored, messages })
             .collect();
-        match make_rows(&*self.index, tenant, &packed).await {
+        let made = make_rows(&*self.index, tenant, &packed).await;
+        // Not before: what gathers meanwhile shares a commit too, and commits of one tenant wait for each other's rows.
+        drop(lane);
+        match made {
             Ok(outcomes) => Ok((outcomes, answers)),
             Err(outcome) => Err((outcome, answers)),
         }

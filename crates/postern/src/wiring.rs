@@ -9,14 +9,14 @@ use auth::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use blob::{
-    BlobLayout, ChecksumMode, DiskConfig, DiskStore, Keyring, MasterKey, ObjectStore, Packs, PacksConfig,
-    S3Config, S3Store,
+    BlobLayout, BlockCache, CacheConfig, ChecksumMode, DiskConfig, DiskStore, Keyring, MasterKey,
+    ObjectStore, Packs, PacksConfig, S3Config, S3Store,
 };
 use frontend::{Sessions, Tenancy, TicketSecret};
 use index::{Postgres, PostgresConfig, Sqlite, Store};
 use maildrop::{
-    Bulletins, Deliveries, FairGate, GatherConfig, Maildrops, NodeId, Pace, Pacer, Releaser, TenantCache, Throttle,
-    TrafficLog,
+    Bulletins, Deliveries, FairGate, GatherConfig, Maildrops, NodeId, Pace, Pacer, Releaser, TenantCache,
+    Throttle, TrafficLog,
     port::{BlobError, BlobStore},
 };
 use prometheus::{IntGauge, Opts, Registry, process_collector::ProcessCollector};
@@ -71,6 +71,8 @@ pub(crate) struct Parts {
     /// The same, for the admin API: in tenants' turns.
     pub(crate) managed: Store,
     pub(crate) blob: Arc<dyn BlobStore>,
+    /// To be closed at the end, so that what is in memory is found again.
+    pub(crate) cache: Option<BlockCache>,
     pub(crate) hasher: Hasher,
     pub(crate) authenticator: Authenticator,
     pub(crate) backends: Backends,
@@ -116,7 +118,7 @@ impl Parts {
         if store.index.key_check(&check).await? != check {
             return Err(WrongKey.into());
         }
-        let blob = blob_store(config, master_key, &registry).await?;
+        let (blob, cache) = blob_store(config, master_key, &registry).await?;
         let tenants = TenantCache::new(Arc::clone(&store.directory));
         let node = NodeId::generate();
         let (releaser, _) = Releaser::start(Arc::clone(&store.index));
@@ -217,6 +219,7 @@ impl Parts {
             store,
             managed,
             blob,
+            cache,
             hasher,
         })
     }
@@ -305,7 +308,7 @@ async fn blob_store(
     config: &Config,
     master_key: MasterKey,
     registry: &Registry,
-) -> anyhow::Result<Arc<dyn BlobStore>> {
+) -> anyhow::Result<(Arc<dyn BlobStore>, Option<BlockCache>)> {
     let objects = object_store(config).await.context("open the blob store")?;
     let objects = Arc::new(ObservedObjects::new(objects, registry)?);
     let layout = BlobLayout::new(&config.blob.prefix)?;
@@ -325,6 +328,12 @@ async fn blob_store(
             compression_level: config.pack.compression_level,
         },
     );
+    let cache = block_cache(config).await?;
+    observed::cache(registry, cache.clone())?;
+    let packs = match &cache {
+        Some(cache) => packs.cached_in(cache.clone()),
+        None => packs,
+    };
     let free = packs.clone();
     let help = "octets of memory that messages on their way to the blob store may still take up";
     observed::gauge(registry, "postern_pack_memory_free_octets", help, move || free.memory_free() as f64)?;
@@ -335,7 +344,17 @@ async fn blob_store(
         Err(error @ BlobError::Unavailable(_)) => tracing::warn!(%error, "blob store does not answer yet"),
         Err(error) => return Err(error).context("open the blob store"),
     }
-    Ok(Arc::new(ObservedBlobStore::new(Arc::new(packs), registry)?))
+    Ok((Arc::new(ObservedBlobStore::new(Arc::new(packs), registry)?), cache))
+}
+
+async fn block_cache(config: &Config) -> anyhow::Result<Option<BlockCache>> {
+    let cache = &config.cache;
+    if cache.memory_octets == 0 {
+        return Ok(None);
+    }
+    let disk = cache.dir.clone().map(|dir| (dir, cache.disk_octets));
+    let opened = BlockCache::open(&CacheConfig { memory_octets: cache.memory_octets, disk }).await;
+    Ok(Some(opened.context("open the read cache (cache.dir)")?))
 }
 
 /// Where messages go that memory has no room for.
