@@ -26,6 +26,9 @@ const BLOCK_OCTETS: u64 = 128 * 1024;
 const CHECKSUM_OCTETS: usize = 16;
 /// The disk is written in regions of this size.
 const REGION_OCTETS: usize = 16 * 1024 * 1024;
+/// Memory is kept in shards of this size at least, and in no more of them than there is use for.
+const SHARD_OCTETS: usize = 4 * 1024 * 1024;
+const SHARDS_MAX: usize = 16;
 /// Of a crowd that wants the same pack one fetches, and the others find it here.
 const STRIPES: usize = 256;
 /// A body that breaks off is asked for again so often.
@@ -153,6 +156,8 @@ impl BlockCache {
         let builder = HybridCacheBuilder::new()
             .with_name("postern")
             .memory(config.memory_octets)
+            // A shard keeps at least one block, whatever its share is.
+            .with_shards((config.memory_octets / SHARD_OCTETS).clamp(1, SHARDS_MAX))
             .with_weighter(|_, chunk: &Chunk| size_of::<(Place, Chunk)>() + chunk.octets.len())
             // A first download of everything must not drive out what is read again and again.
             .with_eviction_config(S3FifoConfig::default())
