@@ -2,10 +2,11 @@
 //! place for them. Nothing rests on it: what is missing or damaged here is read from the object store.
 
 use std::{
+    collections::HashMap,
     ops::Range,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
@@ -29,8 +30,6 @@ const REGION_OCTETS: usize = 16 * 1024 * 1024;
 /// Memory is kept in shards of this size at least, and in no more of them than there is use for.
 const SHARD_OCTETS: usize = 4 * 1024 * 1024;
 const SHARDS_MAX: usize = 16;
-/// Of a crowd that wants the same pack one fetches, and the others find it here.
-const STRIPES: usize = 256;
 /// A body that breaks off is asked for again so often.
 const ATTEMPTS: u32 = 3;
 
@@ -71,7 +70,38 @@ struct Shared {
     disk: AtomicU64,
     missed: AtomicU64,
     damaged: AtomicU64,
-    stripes: Vec<Mutex<()>>,
+    fetching: Fetching,
+}
+
+/// Packs that are being fetched: of a crowd that wants the same one fetches, and the others then find it here.
+#[derive(Debug, Default)]
+struct Fetching {
+    locks: std::sync::Mutex<HashMap<PackId, Arc<Mutex<()>>>>,
+}
+
+/// A place in the crowd of a pack.
+struct Turn<'a> {
+    fetching: &'a Fetching,
+    pack: PackId,
+    lock: Arc<Mutex<()>>,
+}
+
+impl Fetching {
+    fn turn(&self, pack: PackId) -> Turn<'_> {
+        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = Arc::clone(locks.entry(pack).or_default());
+        Turn { fetching: self, pack, lock }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut locks = self.fetching.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        // The map's own and this one: nobody else waits.
+        if Arc::strong_count(&self.lock) == 2 {
+            locks.remove(&self.pack);
+        }
+    }
 }
 
 /// A block of a pack: packs are never rewritten in place, so that this names the same octets for ever.
@@ -180,7 +210,7 @@ impl BlockCache {
                 disk: AtomicU64::new(0),
                 missed: AtomicU64::new(0),
                 damaged: AtomicU64::new(0),
-                stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(),
+                fetching: Fetching::default(),
             }),
         })
     }
@@ -231,8 +261,8 @@ impl BlockCache {
         if let Some(octets) = self.held(pack, range) {
             return Ok(octets);
         }
-        let stripe = pack.as_uuid().as_bytes()[15] as usize % STRIPES;
-        let _turn = self.shared.stripes[stripe].lock().await;
+        let turn = self.shared.fetching.turn(pack);
+        let _turn = turn.lock.lock().await;
         let places: Vec<Place> = places(pack, range).collect();
         let mut blocks = Vec::with_capacity(places.len());
         for place in &places {
