@@ -9,8 +9,8 @@ use auth::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use blob::{
-    BlobLayout, ChecksumMode, DiskConfig, DiskStore, Keyring, MasterKey, ObjectStore, Packs, PacksConfig,
-    S3Config, S3Store,
+    BlobLayout, BlockCache, CacheConfig, ChecksumMode, DiskConfig, DiskStore, Keyring, MasterKey,
+    ObjectStore, Packs, PacksConfig, S3Config, S3Store,
 };
 use frontend::{Sessions, Tenancy, TicketSecret};
 use index::{Postgres, PostgresConfig, Sqlite, Store};
@@ -75,6 +75,8 @@ pub(crate) struct Parts {
     pub(crate) packs: Arc<dyn PackStore>,
     /// What the collection of garbage did.
     pub(crate) garbage: Arc<GarbageStats>,
+    /// To be closed at the end, so that what is in memory is found again.
+    pub(crate) cache: Option<BlockCache>,
     pub(crate) hasher: Hasher,
     pub(crate) authenticator: Authenticator,
     pub(crate) backends: Backends,
@@ -121,7 +123,7 @@ impl Parts {
         if store.index.key_check(&check).await? != check {
             return Err(WrongKey.into());
         }
-        let (blob, packs) = blob_store(config, master_key, &registry).await?;
+        let (blob, packs, cache) = blob_store(config, master_key, &registry).await?;
         let garbage = Arc::new(GarbageStats::default());
         observed::garbage(&registry, &garbage)?;
         let tenants = TenantCache::new(Arc::clone(&store.directory));
@@ -226,6 +228,7 @@ impl Parts {
             blob,
             packs,
             garbage,
+            cache,
             hasher,
         })
     }
@@ -314,7 +317,7 @@ async fn blob_store(
     config: &Config,
     master_key: MasterKey,
     registry: &Registry,
-) -> anyhow::Result<(Arc<dyn BlobStore>, Arc<dyn PackStore>)> {
+) -> anyhow::Result<(Arc<dyn BlobStore>, Arc<dyn PackStore>, Option<BlockCache>)> {
     let objects = object_store(config).await.context("open the blob store")?;
     let objects = Arc::new(ObservedObjects::new(objects, registry)?);
     let layout = BlobLayout::new(&config.blob.prefix)?;
@@ -334,6 +337,12 @@ async fn blob_store(
             compression_level: config.pack.compression_level,
         },
     );
+    let cache = block_cache(config).await?;
+    observed::cache(registry, cache.clone())?;
+    let packs = match &cache {
+        Some(cache) => packs.cached_in(cache.clone()),
+        None => packs,
+    };
     let free = packs.clone();
     let help = "octets of memory that messages on their way to the blob store may still take up";
     observed::gauge(registry, "postern_pack_memory_free_octets", help, move || free.memory_free() as f64)?;
@@ -345,7 +354,18 @@ async fn blob_store(
         Err(error) => return Err(error).context("open the blob store"),
     }
     let packs = Arc::new(packs);
-    Ok((Arc::new(ObservedBlobStore::new(Arc::clone(&packs) as Arc<dyn BlobStore>, registry)?), packs))
+    let blob = ObservedBlobStore::new(Arc::clone(&packs) as Arc<dyn BlobStore>, registry)?;
+    Ok((Arc::new(blob), packs, cache))
+}
+
+async fn block_cache(config: &Config) -> anyhow::Result<Option<BlockCache>> {
+    let cache = &config.cache;
+    if cache.memory_octets == 0 {
+        return Ok(None);
+    }
+    let disk = cache.dir.clone().map(|dir| (dir, cache.disk_octets));
+    let opened = BlockCache::open(&CacheConfig { memory_octets: cache.memory_octets, disk }).await;
+    Ok(Some(opened.context("open the read cache (cache.dir)")?))
 }
 
 /// Where messages go that memory has no room for.
