@@ -79,9 +79,9 @@ pub(crate) async fn dead_packs_go_in_steps(backend: &Backend) {
     assert_eq!(backend.number("SELECT count(*) FROM pack_garbage").await, 0);
     delete(store, tenant, a, &uids[1..4], NOT_KEPT).await;
     assert_eq!(due(store, tenant).await, [pack]);
-    let (octets, entries) = live(store, tenant, pack).await;
-    assert_eq!((octets, entries.len(), entries[0].extent.offset, entries[0].uid), (100, 1, 464, uids[4]));
-    store.garbage.settle(tenant, pack, octets).await.unwrap();
+    let (left, entries) = live(store, tenant, pack).await;
+    assert_eq!((left, entries.len(), entries[0].extent.offset, entries[0].uid), (100, 1, 464, uids[4]));
+    store.garbage.settle(tenant, pack, left).await.unwrap();
     assert!(due(store, tenant).await.is_empty(), "it was looked at");
     // What can be restored is alive.
     delete(store, tenant, a, &uids[4..], DAY).await;
