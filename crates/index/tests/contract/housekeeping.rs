@@ -10,8 +10,8 @@ use std::{
 
 use async_trait::async_trait;
 use maildrop::{
-    BulletinState, EntryEnvelope, Extent, FairGate, Housekeeping, HousekeepingConfig, Policy, SealedKey, StoredEntry,
-    TenantId, TenantSettings, Uid,
+    BulletinState, EntryEnvelope, Extent, FairGate, Housekeeping, HousekeepingConfig, Policy, SealedKey,
+    StoredEntry, TenantId, TenantSettings, Uid,
     port::{BlobError, BlobStore, BodyStream, EntryWriter, MessageReader, Read, SealedEntry, TenantUpdate},
 };
 
