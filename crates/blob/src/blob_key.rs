@@ -84,11 +84,6 @@ impl BlobLayout {
         Ok(Self { prefix: format!("{trimmed}/") })
     }
 
-    /// What all keys made here begin with, and no others do.
-    pub fn all_tenants(&self) -> String {
-        format!("{}t/", self.prefix)
-    }
-
     /// The key of a pack.
     pub fn pack(&self, tenant: TenantId, pack: PackId) -> BlobKey {
         let shard = pack.as_uuid().as_bytes()[15];
