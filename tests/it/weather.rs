@@ -26,7 +26,8 @@ fn sheltered(seed: u64, extra: &str) -> (Weather, Node, String) {
     let mut bucket = Bucket::new();
     bucket.endpoint = weather.endpoint();
     let mut options = NodeOptions::on(&Stores::Servers(Database::new(), bucket));
-    options.extra = extra.to_owned();
+    // What is cached is not read from the store.
+    options.extra = format!("[cache]\nmemory_octets = 0\n{extra}");
     let (node, a) = Node::start(&options).with_mailbox("a");
     (weather, node, a)
 }
@@ -111,19 +112,24 @@ fn a_store_that_stalls_is_given_up_on_at_once_and_comes_back_by_itself() {
     deliver(node.lmtp, &a, &expected);
     let mut pop3 = login(node.pop3, &a, "pw");
     assert_eq!(circuit(&node), 0);
-    let sessions: Vec<_> = (0..6)
+    let mailboxes: Vec<_> = (0..6)
         .map(|i| {
             let mailbox = node.mailbox("one", &format!("m{i}"), None);
             deliver(node.lmtp, &mailbox, &expected);
-            login(node.pop3, &mailbox, "pw")
+            mailbox
         })
         .collect();
     weather.always(Fault::Late(Duration::from_mins(1)), None);
     // Those who come first wait for their deadlines; together they open the circuit.
     let began = Instant::now();
-    let first: Vec<_> = sessions
+    let first: Vec<_> = mailboxes
         .into_iter()
-        .map(|mut pop3| thread::spawn(move || assert!(pop3.err("RETR 1").starts_with("-ERR [SYS/TEMP] "))))
+        .map(|mailbox| {
+            let addr = node.pop3;
+            thread::spawn(move || {
+                assert!(login(addr, &mailbox, "pw").err("RETR 1").starts_with("-ERR [SYS/TEMP] "));
+            })
+        })
         .collect();
     for one in first {
         one.join().unwrap();
@@ -201,8 +207,10 @@ fn a_replica_answers_while_the_bucket_is_away() {
     let mut bucket = Bucket::new();
     bucket.endpoint = weather.endpoint();
     let mut options = NodeOptions::on(&Stores::Servers(Database::new(), bucket.clone()));
-    options.extra =
-        format!("[blob]\nreplica_bucket = \"{}\"\nreplica_endpoint = \"{direct}\"\n", bucket.name);
+    options.extra = format!(
+        "[cache]\nmemory_octets = 0\n[blob]\nreplica_bucket = \"{}\"\nreplica_endpoint = \"{direct}\"\n",
+        bucket.name
+    );
     let (node, a) = Node::start(&options).with_mailbox("a");
     let expected = message("one", 900_000);
     deliver(node.lmtp, &a, &expected);

@@ -1,27 +1,37 @@
-//! Entries that were written or read a moment ago: sealed octets, in memory, and past that on disk where there is a
+//! Packs that were written or read a moment ago: sealed octets, in memory, and past that on disk where there is a
 //! place for them. Nothing rests on it: what is missing or damaged here is read from the object store.
 
 use std::{
+    collections::HashMap,
+    ops::Range,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use foyer::{
     BlockEngineConfig, Code, DeviceBuilder as _, FsDeviceBuilder, HybridCache, HybridCacheBuilder,
     RecoverMode, S3FifoConfig, Source,
 };
-use maildrop::{Extent, port::BlobError};
+use maildrop::{PackId, port::BlobError};
+use tokio::sync::Mutex;
 
-/// Longest run of octets that is kept as one: an entry, or the beginning of a long one.
-pub(crate) const CHUNK_OCTETS_MAX: u64 = 512 * 1024;
+use crate::{BlobKey, ObjectStore, collect};
+
+/// Packs are kept in blocks of this size: what came in together is read by several sessions at the same time.
+const BLOCK_OCTETS: u64 = 128 * 1024;
 /// Octets of a checksum.
 const CHECKSUM_OCTETS: usize = 16;
-/// The disk is written in blocks of this size.
-const BLOCK_OCTETS: usize = 16 * 1024 * 1024;
+/// The disk is written in regions of this size.
+const REGION_OCTETS: usize = 16 * 1024 * 1024;
+/// Memory is kept in shards of this size at least, and in no more of them than there is use for.
+const SHARD_OCTETS: usize = 4 * 1024 * 1024;
+const SHARDS_MAX: usize = 16;
+/// A body that breaks off is asked for again so often.
+const ATTEMPTS: u32 = 3;
 
 /// How much is kept, and where.
 #[derive(Clone, Debug)]
@@ -49,7 +59,7 @@ pub struct CacheStats {
 
 /// The cache of a node. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct EntryCache {
+pub struct BlockCache {
     shared: Arc<Shared>,
 }
 
@@ -60,22 +70,54 @@ struct Shared {
     disk: AtomicU64,
     missed: AtomicU64,
     damaged: AtomicU64,
+    fetching: Fetching,
 }
 
-/// Where an entry begins: packs are never rewritten in place, so that this names the same octets for ever.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Place {
-    pack: u128,
-    offset: u64,
+/// Packs that are being fetched: of a crowd that wants the same one fetches, and the others then find it here.
+#[derive(Debug, Default)]
+struct Fetching {
+    locks: std::sync::Mutex<HashMap<PackId, Arc<Mutex<()>>>>,
 }
 
-impl Place {
-    fn of(extent: Extent) -> Self {
-        Self { pack: extent.pack.as_uuid().as_u128(), offset: extent.offset }
+/// A place in the crowd of a pack.
+struct Turn<'a> {
+    fetching: &'a Fetching,
+    pack: PackId,
+    lock: Arc<Mutex<()>>,
+}
+
+impl Fetching {
+    fn turn(&self, pack: PackId) -> Turn<'_> {
+        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = Arc::clone(locks.entry(pack).or_default());
+        Turn { fetching: self, pack, lock }
     }
 }
 
-/// Octets of an entry, from its beginning.
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut locks = self.fetching.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        // The map's own and this one: nobody else waits.
+        if Arc::strong_count(&self.lock) == 2 {
+            locks.remove(&self.pack);
+        }
+    }
+}
+
+/// A block of a pack: packs are never rewritten in place, so that this names the same octets for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Place {
+    pack: u128,
+    block: u64,
+}
+
+/// The places of a range.
+fn places(pack: PackId, range: &Range<u64>) -> impl Iterator<Item = Place> + use<> {
+    let pack = pack.as_uuid().as_u128();
+    (range.start / BLOCK_OCTETS..range.end.div_ceil(BLOCK_OCTETS)).map(move |block| Place { pack, block })
+}
+
+/// The octets of a block: all of it, or up to the end of the pack.
 #[derive(Clone, Debug)]
 struct Chunk {
     octets: Bytes,
@@ -88,10 +130,10 @@ impl Chunk {
         Self { octets, checksum }
     }
 
-    /// Of the place too: octets of another entry are as wrong as damaged ones.
+    /// Of the place too: octets of another block are as wrong as damaged ones.
     fn checksum(place: Place, octets: &[u8]) -> [u8; CHECKSUM_OCTETS] {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(&place.pack.to_le_bytes()).update(&place.offset.to_le_bytes()).update(octets);
+        hasher.update(&place.pack.to_le_bytes()).update(&place.block.to_le_bytes()).update(octets);
         let mut checksum = [0; CHECKSUM_OCTETS];
         hasher.finalize_xof().fill(&mut checksum);
         checksum
@@ -101,11 +143,11 @@ impl Chunk {
 impl Code for Place {
     fn encode(&self, writer: &mut impl std::io::Write) -> foyer::Result<()> {
         self.pack.encode(writer)?;
-        self.offset.encode(writer)
+        self.block.encode(writer)
     }
 
     fn decode(reader: &mut impl std::io::Read) -> foyer::Result<Self> {
-        Ok(Self { pack: u128::decode(reader)?, offset: u64::decode(reader)? })
+        Ok(Self { pack: u128::decode(reader)?, block: u64::decode(reader)? })
     }
 
     fn estimated_size(&self) -> usize {
@@ -124,7 +166,7 @@ impl Code for Chunk {
         let mut checksum = [0; CHECKSUM_OCTETS];
         reader.read_exact(&mut checksum).map_err(foyer::Error::io_error)?;
         let length = u64::decode(reader)?;
-        if length > CHUNK_OCTETS_MAX {
+        if length > BLOCK_OCTETS {
             return Err(foyer::Error::io_error(std::io::ErrorKind::InvalidData.into()));
         }
         let mut octets = vec![0; usize::try_from(length).unwrap_or(0)];
@@ -137,13 +179,15 @@ impl Code for Chunk {
     }
 }
 
-impl EntryCache {
+impl BlockCache {
     /// Opens the cache. What an earlier process left on disk is used again.
     pub async fn open(config: &CacheConfig) -> Result<Self, BlobError> {
         let failed = |error: foyer::Error| BlobError::Misconfigured(format!("read cache: {error}"));
         let builder = HybridCacheBuilder::new()
             .with_name("postern")
             .memory(config.memory_octets)
+            // A shard keeps at least one block, whatever its share is.
+            .with_shards((config.memory_octets / SHARD_OCTETS).clamp(1, SHARDS_MAX))
             .with_weighter(|_, chunk: &Chunk| size_of::<(Place, Chunk)>() + chunk.octets.len())
             // A first download of everything must not drive out what is read again and again.
             .with_eviction_config(S3FifoConfig::default())
@@ -151,8 +195,8 @@ impl EntryCache {
         let builder = match &config.disk {
             Some((dir, octets)) => {
                 let device = FsDeviceBuilder::new(dir).with_capacity(*octets).build().map_err(failed)?;
-                let block = BLOCK_OCTETS.min(device.capacity() / 4);
-                let engine = BlockEngineConfig::new(device).with_block_size(block);
+                let region = REGION_OCTETS.min(device.capacity() / 4);
+                let engine = BlockEngineConfig::new(device).with_block_size(region);
                 // What was left damaged is dropped.
                 builder.with_engine_config(engine).with_recover_mode(RecoverMode::Quiet)
             }
@@ -166,6 +210,7 @@ impl EntryCache {
                 disk: AtomicU64::new(0),
                 missed: AtomicU64::new(0),
                 damaged: AtomicU64::new(0),
+                fetching: Fetching::default(),
             }),
         })
     }
@@ -189,14 +234,74 @@ impl EntryCache {
         }
     }
 
-    /// Whether the entry is in memory.
-    pub(crate) fn has(&self, extent: Extent) -> bool {
-        self.shared.cache.memory().contains(&Place::of(extent))
+    /// Whether all of the range is in memory.
+    pub(crate) fn has(&self, pack: PackId, range: &Range<u64>) -> bool {
+        places(pack, range).all(|place| self.shared.cache.memory().contains(&place))
     }
 
-    /// The first octets of an entry, `wanted` at least, or `None`.
-    pub(crate) async fn get(&self, extent: Extent, wanted: u64) -> Option<Bytes> {
-        let (shared, place) = (&self.shared, Place::of(extent));
+    /// The range, if all of it is in memory.
+    pub(crate) fn held(&self, pack: PackId, range: &Range<u64>) -> Option<Bytes> {
+        let memory = self.shared.cache.memory();
+        let blocks: Option<Vec<Bytes>> =
+            places(pack, range).map(|place| Some(memory.get(&place)?.value().octets.clone())).collect();
+        let blocks = blocks?;
+        let octets = cut(&blocks, range)?;
+        self.shared.memory.fetch_add(blocks.len() as u64, Relaxed);
+        Some(octets)
+    }
+
+    /// The range of the pack, from here or else from the object store.
+    pub(crate) async fn read(
+        &self,
+        store: &dyn ObjectStore,
+        name: &BlobKey,
+        pack: PackId,
+        range: &Range<u64>,
+    ) -> Result<Bytes, BlobError> {
+        if let Some(octets) = self.held(pack, range) {
+            return Ok(octets);
+        }
+        let turn = self.shared.fetching.turn(pack);
+        let _turn = turn.lock.lock().await;
+        let places: Vec<Place> = places(pack, range).collect();
+        let mut blocks = Vec::with_capacity(places.len());
+        for place in &places {
+            blocks.push(self.get(*place).await);
+        }
+        let missing = |block: &Option<Bytes>| block.is_none();
+        if let (Some(first), Some(last)) = (blocks.iter().position(missing), blocks.iter().rposition(missing))
+        {
+            let span = places[first].block * BLOCK_OCTETS..(places[last].block + 1) * BLOCK_OCTETS;
+            let fetched = fetch(store, name, span).await?;
+            for (at, block) in blocks[first..=last].iter_mut().enumerate() {
+                let from = (at * BLOCK_OCTETS as usize).min(fetched.len());
+                let octets = &fetched[from..(from + BLOCK_OCTETS as usize).min(fetched.len())];
+                *block = Some(self.put(places[first + at], octets));
+            }
+        }
+        let blocks: Vec<Bytes> = blocks.into_iter().flatten().collect();
+        cut(&blocks, range)
+            .ok_or_else(|| BlobError::Corrupt(format!("{name} ends before octet {}", range.end)))
+    }
+
+    /// Keeps a pack that was just written.
+    pub(crate) fn keep(&self, pack: PackId, octets: &[u8]) {
+        let range = 0..octets.len() as u64;
+        for (place, octets) in places(pack, &range).zip(octets.chunks(BLOCK_OCTETS as usize)) {
+            self.put(place, octets);
+        }
+    }
+
+    /// Forgets a range, which turned out to be damaged.
+    pub(crate) fn forget(&self, pack: PackId, range: &Range<u64>) {
+        for place in places(pack, range) {
+            self.shared.cache.remove(&place);
+        }
+    }
+
+    /// A block, from memory or disk.
+    async fn get(&self, place: Place) -> Option<Bytes> {
+        let shared = &self.shared;
         let found = if let Some(entry) = shared.cache.memory().get(&place) {
             Some((entry.value().clone(), Source::Memory))
         } else if shared.cache.is_hybrid() {
@@ -205,13 +310,13 @@ impl EntryCache {
                 Err(error) => {
                     shared.damaged.fetch_add(1, Relaxed);
                     tracing::debug!(%error, "read cache");
-                    None
+                    return None;
                 }
             }
         } else {
             None
         };
-        let Some((chunk, source)) = found.filter(|(chunk, _)| chunk.octets.len() as u64 >= wanted) else {
+        let Some((chunk, source)) = found else {
             shared.missed.fetch_add(1, Relaxed);
             return None;
         };
@@ -227,17 +332,44 @@ impl EntryCache {
         Some(chunk.octets)
     }
 
-    /// Keeps the first octets of an entry, unless they are too many.
-    pub(crate) fn put(&self, extent: Extent, octets: &[u8]) {
-        if octets.len() as u64 <= CHUNK_OCTETS_MAX {
-            let place = Place::of(extent);
-            // A copy: a slice would keep all of its pack in memory.
-            drop(self.shared.cache.insert(place, Chunk::new(place, Bytes::copy_from_slice(octets))));
+    fn put(&self, place: Place, octets: &[u8]) -> Bytes {
+        // A copy: a slice would keep all of what it was cut from in memory.
+        let octets = Bytes::copy_from_slice(octets);
+        drop(self.shared.cache.insert(place, Chunk::new(place, octets.clone())));
+        octets
+    }
+}
+
+/// A range of whole blocks; fewer octets where the object ends.
+async fn fetch(store: &dyn ObjectStore, name: &BlobKey, range: Range<u64>) -> Result<Bytes, BlobError> {
+    let mut attempt = 1;
+    loop {
+        let fetched = match store.get(name, range.clone()).await {
+            Ok(body) => collect(body).await,
+            Err(error) => return Err(error),
+        };
+        match fetched {
+            Err(error) if error.is_retryable() && attempt < ATTEMPTS => attempt += 1,
+            Ok(octets) if octets.len() as u64 > range.end - range.start => {
+                return Err(BlobError::Corrupt(format!("{name}: more octets than asked for")));
+            }
+            fetched => return fetched,
         }
     }
+}
 
-    /// Forgets an entry, which turned out to be damaged.
-    pub(crate) fn forget(&self, extent: Extent) {
-        self.shared.cache.remove(&Place::of(extent));
+/// The range out of its blocks, if they have it.
+fn cut(blocks: &[Bytes], range: &Range<u64>) -> Option<Bytes> {
+    let first = range.start / BLOCK_OCTETS * BLOCK_OCTETS;
+    let (from, to) = (usize::try_from(range.start - first).ok()?, usize::try_from(range.end - first).ok()?);
+    if let [block] = blocks {
+        return (to <= block.len()).then(|| block.slice(from..to));
     }
+    let mut all = BytesMut::with_capacity(to - from);
+    for (at, block) in blocks.iter().enumerate() {
+        let begin = at * BLOCK_OCTETS as usize;
+        let (from, to) = (from.max(begin) - begin, to.clamp(begin, begin + block.len()) - begin);
+        all.extend_from_slice(&block[from.min(to)..to]);
+    }
+    (all.len() == to - from).then(|| all.freeze())
 }

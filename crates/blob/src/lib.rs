@@ -31,7 +31,7 @@ pub mod weather;
 mod zip;
 
 pub use blob_key::{BlobKey, BlobKeyError, BlobLayout};
-pub use cache::{CacheConfig, CacheStats, EntryCache};
+pub use cache::{BlockCache, CacheConfig, CacheStats};
 pub use disk::{DiskConfig, DiskStore};
 pub use keys::{KeyWrap, Keyring, MasterKey, MasterKeyError, TenantKey};
 pub use object::{LIST_PAGE, Listed, ObjectBody, ObjectPage, ObjectStore, Upload, collect};

@@ -18,7 +18,7 @@ use maildrop::{
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 
-use crate::{BlobLayout, EntryCache, EntryScanner, Keyring, ObjectStore, ScanItem};
+use crate::{BlobLayout, BlockCache, EntryScanner, Keyring, ObjectStore, ScanItem};
 use ahead::Ahead;
 #[cfg(test)]
 pub(crate) use builder::PackBuilder;
@@ -84,7 +84,7 @@ struct Inner {
     rooms: Rooms,
     /// Room, in KiB, for what is fetched ahead.
     ahead: Arc<Semaphore>,
-    cache: Option<EntryCache>,
+    cache: Option<BlockCache>,
 }
 
 impl Packs {
@@ -111,7 +111,7 @@ impl Packs {
 
     /// The same, unused as yet, with a cache of entries.
     #[must_use]
-    pub fn cached_in(self, cache: EntryCache) -> Self {
+    pub fn cached_in(self, cache: BlockCache) -> Self {
         match Arc::try_unwrap(self.inner) {
             Ok(inner) => Self { inner: Arc::new(Inner { cache: Some(cache), ..inner }) },
             // In use: it stays without.

@@ -21,9 +21,11 @@ use aws_sdk_s3::{
     primitives::ByteStream,
     types::{Delete, ObjectIdentifier},
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use futures_util::stream;
 use maildrop::port::BlobError;
+use md5::{Digest as _, Md5};
 use time::OffsetDateTime;
 
 use crate::{
@@ -127,7 +129,7 @@ impl ObjectStore for S3Store {
         let _permit = self.permit().await?;
         let timeouts = self.timeouts(body.len());
         let request = self.client().put_object().bucket(self.bucket()).key(key.as_str());
-        let request = request.body(ByteStream::from(body));
+        let request = request.content_md5(content_md5(&body)).body(ByteStream::from(body));
         let sent = request.customize().config_override(timeouts).send().await;
         sent.map(|_| ()).map_err(|e| s3_error(key.as_str(), &e))
     }
@@ -239,6 +241,11 @@ impl ObjectStore for S3Store {
 fn listed(object: &aws_sdk_s3::types::Object) -> Option<Listed> {
     let key = BlobKey::try_from(object.key()?).ok()?;
     Some(Listed { key, octets: object.size().unwrap_or_default().unsigned_abs() })
+}
+
+/// What every server compares an upload with, whatever it makes of newer checksums.
+fn content_md5(octets: &[u8]) -> String {
+    STANDARD.encode(Md5::digest(octets))
 }
 
 /// The time `octets` may take at `rate` octets a second.

@@ -56,6 +56,7 @@ fn messages() -> [Vec<u8>; 3] {
 
 fn envelope() -> EntryEnvelope {
     EntryEnvelope {
+        bulletin: None,
         received_at: OffsetDateTime::UNIX_EPOCH + time::Duration::days(20_000),
         sender: "sender@a.test".into(),
         recipients: vec![(MailboxId::from_uuid(TenantId::generate().as_uuid()), "alice@b.test".into())],

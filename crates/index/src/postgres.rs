@@ -28,7 +28,7 @@ use batch::{Batcher, LaneConfig};
 pub struct Config {
     /// `postgres://user:password@host:port/database`.
     pub url: String,
-    /// Most connections of this node, besides six that logins, releases and heartbeats have for themselves.
+    /// Most connections of this node, besides eight that logins, releases, recipients and heartbeats have for themselves.
     pub connections_max: u32,
     /// Longest wait for a connection.
     pub acquire_timeout: Duration,
@@ -66,6 +66,7 @@ pub struct Postgres {
     deliveries: Semaphore,
     opens: Batcher<maildrops::Open>,
     releases: Batcher<maildrops::Release>,
+    recipients: Batcher<directory::Recipients>,
     /// What this process last said of itself, to say it again when the lease is found to have run out.
     lease: std::sync::Mutex<Option<(NodeId, String, Duration)>>,
 }
@@ -77,7 +78,7 @@ pub struct PoolStats {
 }
 
 impl PoolStats {
-    /// Open connections of the pool. The six that logins, releases and heartbeats have for themselves are not
+    /// Open connections of the pool. The eight that logins, releases, recipients and heartbeats have for themselves are not
     /// of the pool.
     pub fn size(&self) -> u32 {
         self.pool.size()
@@ -147,6 +148,7 @@ impl Postgres {
             deliveries: Semaphore::new((config.connections_max as usize / 2).max(1)),
             opens: Batcher::start(maildrops::Open { patience: patience(statement_timeout) }, &lanes),
             releases: Batcher::start(maildrops::Release, &lanes),
+            recipients: Batcher::start(directory::Recipients, &lanes),
             lease: std::sync::Mutex::default(),
             pool,
             statement_timeout,

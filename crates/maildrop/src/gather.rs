@@ -34,7 +34,8 @@ pub struct GatherConfig {
     pub linger: Duration,
     /// Sealed octets of a pack, unless one message alone is longer. Default: 8 MiB.
     pub octets_max: u64,
-    /// Messages of a pack. Default: 512, whose rows are still one short statement.
+    /// Messages of a pack, one for each recipient, unless one message alone has more. Default: 512, whose rows are still
+    /// one short statement.
     pub messages_max: usize,
     /// Packs of one tenant being stored at once. Default: 4.
     pub lanes: usize,
@@ -74,6 +75,7 @@ struct Lanes {
     storing: usize,
     waiting: VecDeque<Waiting>,
     octets: u64,
+    messages: usize,
     /// When somebody will look whether the oldest has waited long enough.
     alarm: Option<Instant>,
 }
@@ -108,19 +110,18 @@ impl Lanes {
             return Next::Nothing;
         }
         let due = first.since + config.linger;
-        let full = self.octets >= config.octets_max || self.waiting.len() >= config.messages_max;
+        let full = self.octets >= config.octets_max || self.messages >= config.messages_max;
         if self.storing > 0 && !full && due > now {
             return Next::At(due);
         }
-        let (mut pack, mut octets) = (Vec::new(), 0);
+        let (mut pack, mut octets, mut messages) = (Vec::new(), 0, 0);
         while let Some(next) = self.waiting.front() {
-            let fits = octets + next.entry.octets.len() <= config.octets_max
-                && pack.len() < config.messages_max.max(1);
-            if !fits && !pack.is_empty() {
+            octets += next.entry.octets.len();
+            messages += next.messages.len();
+            if (octets > config.octets_max || messages > config.messages_max) && !pack.is_empty() {
                 break;
             }
             let Some(next) = self.take_first() else { break };
-            octets += next.entry.octets.len();
             if !next.answer.is_closed() {
                 pack.push(next);
             }
@@ -131,6 +132,7 @@ impl Lanes {
     fn take_first(&mut self) -> Option<Waiting> {
         let first = self.waiting.pop_front()?;
         self.octets -= first.entry.octets.len();
+        self.messages -= first.messages.len();
         Some(first)
     }
 }
@@ -158,6 +160,7 @@ impl Gatherer {
             let mut tenants = self.shared.lock();
             let lanes = tenants.entry(tenant).or_default();
             lanes.octets += entry.octets.len();
+            lanes.messages += messages.len();
             lanes.waiting.push_back(Waiting { entry, messages, since: Instant::now(), answer });
         }
         self.shared.begin_packs(tenant);
@@ -233,14 +236,15 @@ impl Shared {
             Ok(stored) => stored,
             Err(error) => return Err((blob_outcome(tenant, &error), answers)),
         };
-        // The next pack may go out while the rows of this one are made.
-        drop(lane);
         let packed: Vec<_> = stored
             .into_iter()
             .zip(messages)
             .map(|(stored, messages)| PackedEntry { stored, messages })
             .collect();
-        match make_rows(&*self.index, tenant, &packed).await {
+        let made = make_rows(&*self.index, tenant, &packed).await;
+        // Not before: what gathers meanwhile shares a commit too, and commits of one tenant wait for each other's rows.
+        drop(lane);
+        match made {
             Ok(outcomes) => Ok((outcomes, answers)),
             Err(outcome) => Err((outcome, answers)),
         }

@@ -21,7 +21,7 @@ use serde::Deserialize;
 pub(crate) use error::ConfigError;
 pub(crate) use listeners::{Admin, Auth, Lmtp, LoginBackends, Pop3, Pop3s, Proxy, ProxyMode};
 pub(crate) use node::{Audit, Cluster, Node, Role, Worker};
-pub(crate) use stores::{Blob, BlobKind, Checksum, Index, Keys, Pack, Read};
+pub(crate) use stores::{Blob, BlobKind, Cache, Checksum, Index, Keys, Pack, Read};
 pub(crate) use telemetry::{Log, LogFilter, LogFormat, Metrics, Telemetry};
 pub(crate) use tls::{Tls, TlsIdentities};
 pub(crate) use types::Secret;
@@ -40,6 +40,7 @@ pub(crate) struct Config {
     pub(crate) blob: Blob,
     pub(crate) pack: Pack,
     pub(crate) read: Read,
+    pub(crate) cache: Cache,
     pub(crate) keys: Keys,
     pub(crate) node: Node,
     pub(crate) cluster: Cluster,

@@ -14,6 +14,7 @@ mod weather;
 
 use std::{future::Future, time::Instant};
 
+use ::blob::BlockCache;
 use ::index::PoolStats;
 use maildrop::port::{BlobError, IndexError};
 use prometheus::{
@@ -126,6 +127,44 @@ pub(crate) fn gauge(
     value: impl Fn() -> f64 + Send + Sync + 'static,
 ) -> Result<(), prometheus::Error> {
     registry.register(Box::new(PullingGauge::new(name, help, Box::new(value))?))
+}
+
+/// Registers what the read cache does. Where there is none, it does nothing.
+pub(crate) fn cache(registry: &Registry, cache: Option<BlockCache>) -> Result<(), prometheus::Error> {
+    let of_memory = cache.clone();
+    let help = "octets that the read cache holds in memory";
+    gauge(registry, "postern_cache_memory_octets", help, move || {
+        of_memory.as_ref().map_or(0.0, |cache| cache.stats().memory_octets as f64)
+    })?;
+    let opts = Opts::new("postern_cache_blocks_total", "blocks of packs looked up in the read cache");
+    registry.register(Box::new(CacheBlocks { cache, blocks: IntCounterVec::new(opts, &["result"])? }))
+}
+
+/// What came of looking blocks up, asked for when it is shown.
+struct CacheBlocks {
+    cache: Option<BlockCache>,
+    blocks: IntCounterVec,
+}
+
+impl Collector for CacheBlocks {
+    fn desc(&self) -> Vec<&Desc> {
+        self.blocks.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let stats = self.cache.as_ref().map(BlockCache::stats).unwrap_or_default();
+        let results = [
+            ("memory", stats.memory),
+            ("disk", stats.disk),
+            ("missed", stats.missed),
+            ("damaged", stats.damaged),
+        ];
+        for (result, count) in results {
+            let counter = self.blocks.with_label_values(&[result]);
+            counter.inc_by(count.saturating_sub(counter.get()));
+        }
+        self.blocks.collect()
+    }
 }
 
 /// Registers the connections to the index by state. An index that has no pool has none.

@@ -25,6 +25,8 @@ use crate::{
     wiring::Parts,
 };
 
+/// Longest time that what the read cache has in memory is written to disk.
+const CACHE_GRACE: Duration = Duration::from_secs(5);
 /// After the drain's deadline a session gets this long to come to the end of its command.
 const CLOSING_GRACE: Duration = Duration::from_secs(10);
 
@@ -134,6 +136,11 @@ impl Node {
             Ok(Ok(())) => info!("node is down"),
             Ok(Err(error)) => warn!(error = &error as &dyn std::error::Error, "node could not be retired"),
             Err(_) => warn!("node could not be retired in time"),
+        }
+        if let Some(cache) = &parts.cache
+            && tokio::time::timeout(CACHE_GRACE, cache.close()).await.is_err()
+        {
+            warn!("read cache could not be written to disk in time");
         }
         Ok(())
     }

@@ -9,8 +9,8 @@ use auth::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use blob::{
-    BlobLayout, ChecksumMode, DiskConfig, DiskStore, Keyring, MasterKey, ObjectStore, Packs, PacksConfig,
-    S3Config, S3Store,
+    BlobLayout, BlockCache, CacheConfig, ChecksumMode, DiskConfig, DiskStore, Keyring, MasterKey,
+    ObjectStore, Packs, PacksConfig, S3Config, S3Store,
     weather::{BreakerConfig, HedgeConfig, ShelterConfig, Watch, shelter},
 };
 use frontend::{Sessions, Tenancy, TicketSecret};
@@ -76,6 +76,8 @@ pub(crate) struct Parts {
     pub(crate) objects: Arc<dyn ObjectStore>,
     /// What the keys of all of them begin with.
     pub(crate) objects_prefix: String,
+    /// To be closed at the end, so that what is in memory is found again.
+    pub(crate) cache: Option<BlockCache>,
     pub(crate) hasher: Hasher,
     pub(crate) authenticator: Authenticator,
     pub(crate) backends: Backends,
@@ -121,7 +123,7 @@ impl Parts {
         if store.index.key_check(&check).await? != check {
             return Err(WrongKey.into());
         }
-        let (blob, objects) = blob_store(config, master_key, &registry).await?;
+        let (blob, objects, cache) = blob_store(config, master_key, &registry).await?;
         let tenants = TenantCache::new(Arc::clone(&store.directory));
         let node = NodeId::generate();
         let (releaser, _) = Releaser::start(Arc::clone(&store.index));
@@ -224,6 +226,7 @@ impl Parts {
             blob,
             objects,
             objects_prefix: BlobLayout::new(&config.blob.prefix)?.all_tenants(),
+            cache,
             hasher,
         })
     }
@@ -312,7 +315,7 @@ async fn blob_store(
     config: &Config,
     master_key: MasterKey,
     registry: &Registry,
-) -> anyhow::Result<(Arc<dyn BlobStore>, Arc<dyn ObjectStore>)> {
+) -> anyhow::Result<(Arc<dyn BlobStore>, Arc<dyn ObjectStore>, Option<BlockCache>)> {
     let objects = object_store(config, registry).await.context("open the blob store")?;
     let objects: Arc<dyn ObjectStore> = Arc::new(ObservedObjects::new(objects, registry)?);
     let layout = BlobLayout::new(&config.blob.prefix)?;
@@ -332,6 +335,12 @@ async fn blob_store(
             compression_level: config.pack.compression_level,
         },
     );
+    let cache = block_cache(config).await?;
+    observed::cache(registry, cache.clone())?;
+    let packs = match &cache {
+        Some(cache) => packs.cached_in(cache.clone()),
+        None => packs,
+    };
     let free = packs.clone();
     let help = "octets of memory that messages on their way to the blob store may still take up";
     observed::gauge(registry, "postern_pack_memory_free_octets", help, move || free.memory_free() as f64)?;
@@ -342,7 +351,17 @@ async fn blob_store(
         Err(error @ BlobError::Unavailable(_)) => tracing::warn!(%error, "blob store does not answer yet"),
         Err(error) => return Err(error).context("open the blob store"),
     }
-    Ok((Arc::new(ObservedBlobStore::new(Arc::new(packs), registry)?), objects))
+    Ok((Arc::new(ObservedBlobStore::new(Arc::new(packs), registry)?), objects, cache))
+}
+
+async fn block_cache(config: &Config) -> anyhow::Result<Option<BlockCache>> {
+    let cache = &config.cache;
+    if cache.memory_octets == 0 {
+        return Ok(None);
+    }
+    let disk = cache.dir.clone().map(|dir| (dir, cache.disk_octets));
+    let opened = BlockCache::open(&CacheConfig { memory_octets: cache.memory_octets, disk }).await;
+    Ok(Some(opened.context("open the read cache (cache.dir)")?))
 }
 
 /// Where messages go that memory has no room for.

@@ -6,6 +6,7 @@ pub(crate) mod http;
 pub(crate) mod mail;
 pub(crate) mod meter;
 pub(crate) mod s3;
+pub(crate) mod sasl;
 pub(crate) mod slow;
 pub(crate) mod tls;
 pub(crate) mod wire;

@@ -110,6 +110,10 @@ impl Node {
         let mut http = Http::connect(self.admin).await?;
         let base = format!("/v1/tenants/{TENANT}");
         post(&mut http, "/v1/tenants", &json!({ "name": TENANT })).await?;
+        // Before their passwords are set: what each mechanism needs is made of them.
+        let mechanisms = ["USER", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-1", "CRAM-MD5"];
+        let policy = json!({ "policy": { "login_mechanisms": mechanisms } });
+        ask(&mut http, "PATCH", &base, &policy).await?;
         post(&mut http, &format!("{base}/domains"), &json!({ "name": DOMAIN })).await?;
         for local in locals {
             interrupt::check()?;
@@ -206,8 +210,12 @@ pub(crate) fn binary(layout: &Layout, given: Option<&Path>) -> anyhow::Result<Pa
 }
 
 async fn post(http: &mut Http, path: &str, body: &serde_json::Value) -> anyhow::Result<()> {
+    ask(http, "POST", path, body).await
+}
+
+async fn ask(http: &mut Http, method: &str, path: &str, body: &serde_json::Value) -> anyhow::Result<()> {
     let headers = format!("Authorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n");
-    let answer = http.request("POST", path, &headers, body.to_string().as_bytes(), true).await?;
+    let answer = http.request(method, path, &headers, body.to_string().as_bytes(), true).await?;
     answer.good(path)?;
     Ok(())
 }
@@ -242,7 +250,8 @@ fn configuration(
     let key = write("master-key", "UG9zdGVybiBiZW5jaG1hcmsgbWFzdGVyIGtleSAzMiE=\n")?;
     let quoted = |path: &Path| format!("{:?}", path.display().to_string());
     Ok(format!(
-        "[pop3]\nlisten = [\"{pop3}\"]\n\n[pop3s]\nlisten = [\"{pop3s}\"]\n\n[lmtp]\nlisten = [\"{lmtp}\"]\n\n\
+        "[pop3]\nlisten = [\"{pop3}\"]\nmechanisms = [\"PLAIN\", \"SCRAM-SHA-256\", \"SCRAM-SHA-1\", \"CRAM-MD5\"]\n\n\
+         [pop3s]\nlisten = [\"{pop3s}\"]\n\n[lmtp]\nlisten = [\"{lmtp}\"]\n\n\
          [admin]\nlisten = [\"{admin}\"]\ntoken_file = {token}\n\n\
          [tls]\ncertificate_file = {certificate}\nkey_file = {private}\n\n\
          [index]\nurl = \"{index}\"\n\n\

@@ -16,7 +16,6 @@ use super::{
     fetch::Fetch,
     read::{self, Entry},
 };
-use crate::cache::CHUNK_OCTETS_MAX;
 
 /// Octets fetched ahead at first; twice as many each time the session has taken half of them.
 const WINDOW_FIRST_OCTETS: u64 = 128 * 1024;
@@ -116,15 +115,12 @@ impl Ahead {
     fn begin(&mut self, extent: Extent, read: Read, next: &[Extent]) {
         let config = &self.packs.config;
         let alone = next.is_empty() || config.ahead_octets == 0 || extent.length > RUN_OCTETS / 2;
-        // With a cache a message by itself is fetched whole too, to be kept.
-        let short = read::first_octets(extent, read) <= CHUNK_OCTETS_MAX;
-        if !self.parts.is_empty() || (alone && !(self.packs.cache.is_some() && short)) {
+        // With a cache a message by itself is read by way of it, too.
+        if !self.parts.is_empty() || (alone && self.packs.cache.is_none()) {
             return;
         }
-        let all: Vec<Extent> = match alone {
-            true => vec![extent],
-            false => std::iter::once(extent).chain(next.iter().copied()).collect(),
-        };
+        let neighbours = next.iter().copied().filter(|_| !alone);
+        let all: Vec<Extent> = std::iter::once(extent).chain(neighbours).collect();
         let octets = read::first_octets(extent, read) + WINDOW_FIRST_OCTETS.min(config.ahead_octets);
         if let Some(run) = runs(&all, read, octets, 1).0.into_iter().next() {
             let octets = Octets::Coming(self.fetch(&run));
@@ -140,7 +136,7 @@ impl Ahead {
         // No more can be there than is known to come.
         let known: u64 = next
             .iter()
-            .filter(|e| !self.is_cached(**e))
+            .filter(|e| !self.is_cached(**e, read))
             .map(|extent| read::first_octets(*extent, read))
             .sum();
         if next.is_empty() || held > self.window.min(known) / 2 || config.ahead_octets == 0 {
@@ -149,7 +145,8 @@ impl Ahead {
         self.window = (self.window * 2).max(WINDOW_FIRST_OCTETS).min(config.ahead_octets);
         let known = self.last.and_then(|last| next.iter().position(|extent| *extent == last));
         let next = &next[known.map_or(0, |at| at + 1)..];
-        let next: Vec<Extent> = next.iter().copied().filter(|extent| !self.is_cached(*extent)).collect();
+        let next: Vec<Extent> =
+            next.iter().copied().filter(|extent| !self.is_cached(*extent, read)).collect();
         let requests = config.ahead_requests.saturating_sub(self.parts.len());
         let (runs, last) = runs(&next, read, self.window.saturating_sub(held), requests);
         for run in &runs {
@@ -169,43 +166,36 @@ impl Ahead {
         self.last = last.or(self.last);
     }
 
-    fn is_cached(&self, extent: Extent) -> bool {
-        self.packs.cache.as_ref().is_some_and(|cache| cache.has(extent))
+    fn is_cached(&self, extent: Extent, read: Read) -> bool {
+        let range = extent.offset..extent.offset.saturating_add(read::first_octets(extent, read));
+        self.packs.cache.as_ref().is_some_and(|cache| cache.has(extent.pack, &range))
     }
 
-    /// The first octets of the message, from the cache.
-    async fn cached(&self, extent: Extent, wanted: u64) -> Option<Bytes> {
-        self.packs.cache.as_ref()?.get(extent, wanted).await
+    /// The first octets of the message, from memory.
+    fn cached(&self, extent: Extent, wanted: u64) -> Option<Bytes> {
+        let range = extent.offset..extent.offset.saturating_add(wanted);
+        self.packs.cache.as_ref()?.held(extent.pack, &range)
     }
 
     /// The first octets of the message, from what was fetched ahead.
     async fn fetched(&mut self, extent: Extent, wanted: u64) -> Option<Bytes> {
         let part = self.parts.front_mut().filter(|part| part.covers(extent, wanted))?;
-        match part.from(extent.offset).await {
-            Ok(octets) => {
-                if let Some(cache) = &self.packs.cache {
-                    let wanted = usize::try_from(wanted).unwrap_or(usize::MAX).min(octets.len());
-                    cache.put(extent, &octets[..wanted]);
-                }
-                Some(octets)
-            }
-            Err(error) => {
-                // Once more, by itself.
-                tracing::debug!(%error, "what was fetched ahead is missing");
-                None
-            }
-        }
+        // Where that failed, it is read once more, by itself.
+        part.from(extent.offset).await.inspect_err(|error| tracing::debug!(%error, "not fetched ahead")).ok()
     }
 
     fn fetch(&self, run: &Run) -> Coming {
         let name = self.packs.layout.pack(self.tenant, run.pack);
         let length = run.range.end - run.range.start;
-        let mut fetch = Fetch::new(Arc::clone(&self.packs.store), name, run.range.clone(), Some(length));
-        let (turns, tenant) = (self.turns.clone(), self.tenant);
+        let (store, cache) = (Arc::clone(&self.packs.store), self.packs.cache.clone());
+        let (turns, tenant, pack, range) = (self.turns.clone(), self.tenant, run.pack, run.range.clone());
         let work = async move {
             let turn = turns.turn(tenant).await;
             let _turn = turn.ok_or_else(|| BlobError::Unavailable("too much waits to be read".into()))?;
-            fetch.all().await
+            match cache {
+                Some(cache) => cache.read(&*store, &name, pack, &range).await,
+                None => Fetch::new(store, name, range, Some(length)).all().await,
+            }
         };
         Coming(tokio::spawn(work.in_current_span()))
     }
@@ -222,7 +212,7 @@ impl MessageReader for Ahead {
     ) -> Result<BodyStream, BlobError> {
         let key = self.packs.keyring.open(self.tenant, key).await?;
         let wanted = read::first_octets(extent, read);
-        let mut held = self.cached(extent, wanted).await;
+        let mut held = self.cached(extent, wanted);
         if held.is_some() {
             self.plan(read, next);
         } else {

@@ -11,7 +11,7 @@ use maildrop::{
 
 use super::fetch::{self, Cutter, Fetch};
 use crate::{
-    BlobKey, EntryCache, ObjectStore,
+    BlobKey, BlockCache, ObjectStore,
     format::{
         BODY_CHUNK_OCTETS, FRAME_HEADER_OCTETS, FrameHeader, Malformed, PREFIX_OCTETS, Summary, TAG_OCTETS,
     },
@@ -36,7 +36,7 @@ pub(super) fn first_octets(extent: Extent, read: Read) -> u64 {
 /// An entry, and where it is.
 pub(super) struct Entry {
     pub(super) store: Arc<dyn ObjectStore>,
-    pub(super) cache: Option<EntryCache>,
+    pub(super) cache: Option<BlockCache>,
     pub(super) name: BlobKey,
     pub(super) tenant: TenantId,
     pub(super) tenant_key: Arc<TenantKey>,
@@ -105,7 +105,7 @@ struct Reader {
     /// None before the entry's prefix was read.
     opener: Option<EntryOpener>,
     /// What may hold it, and would have to forget it.
-    cache: Option<EntryCache>,
+    cache: Option<BlockCache>,
     extent: Extent,
     /// Whether a frame was opened.
     begun: bool,
@@ -191,7 +191,8 @@ impl Reader {
         {
             tracing::warn!(%error, "reading it again");
             if let Some(cache) = &self.cache {
-                cache.forget(self.extent);
+                let range = self.extent.offset..self.extent.offset.saturating_add(self.extent.length);
+                cache.forget(self.extent.pack, &range);
             }
             self.again = true;
             if !self.begun {

@@ -149,10 +149,7 @@ impl Inner {
         self.store.put(&self.layout.pack(tenant, pack), octets.clone()).await?;
         // Most mail is read soon after it came in.
         if let Some(cache) = &self.cache {
-            let of = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(octets.len());
-            for extent in &extents {
-                cache.put(*extent, &octets[of(extent.offset)..of(extent.offset + extent.length)]);
-            }
+            cache.keep(pack, &octets);
         }
         let stored = |extent| StoredEntry { extent, pack_octets, pack_entries };
         Ok(extents.into_iter().map(stored).collect())

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use maildrop::port::BlobError;
 use time::OffsetDateTime;
 
-use super::{S3Store, s3_error};
+use super::{S3Store, content_md5, s3_error};
 use crate::{BlobKey, Upload};
 
 /// Octets whose deadline completing an upload gets: the server may have to gather the parts first.
@@ -61,6 +61,7 @@ impl Upload for S3Upload {
             .key(self.key.as_str())
             .upload_id(self.id()?)
             .part_number(number)
+            .content_md5(content_md5(&octets))
             .body(ByteStream::from(octets));
         let sent = request.customize().config_override(timeouts).send().await;
         drop(permit);

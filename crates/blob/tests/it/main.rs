@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail that way")]
 
 mod ahead;
+mod cache;
 mod contract;
 mod damage;
 mod disk;

@@ -198,12 +198,16 @@ impl House {
     }
 
     pub(crate) fn with(store: impl ObjectStore + 'static, config: PacksConfig) -> Self {
-        let keyring = Keyring::new(Arc::new(MasterKey::parse(MASTER_KEY).unwrap()));
-        let layout = BlobLayout::new("test/").unwrap();
-        let packs = Packs::new(Arc::new(store), keyring, layout.clone(), config);
+        let (packs, layout) = (Self::packs_on(store, config), BlobLayout::new("test/").unwrap());
         let tenant = TenantId::generate();
         let key = packs.new_tenant_key(tenant).unwrap();
         Self { packs, layout, tenant, key }
+    }
+
+    /// Packs on a store, under the key of all of them.
+    pub(crate) fn packs_on(store: impl ObjectStore + 'static, config: PacksConfig) -> Packs {
+        let keyring = Keyring::new(Arc::new(MasterKey::parse(MASTER_KEY).unwrap()));
+        Packs::new(Arc::new(store), keyring, BlobLayout::new("test/").unwrap(), config)
     }
 
     /// A second tenant on the same packs.

@@ -28,6 +28,8 @@ use crate::error::undecodable;
 
 // A trait has one `impl`: each method here calls the inherent one of the same name in its subject's room.
 // Inherent methods are found first; a method that has none there would call itself for ever.
+pub(super) use addresses::Recipients;
+
 #[async_trait]
 impl Directory for Postgres {
     async fn all_tenants_login(&self, login: &Address) -> Result<LoginLookup, IndexError> {

@@ -3,7 +3,10 @@ use std::time::Duration;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{GatherConfig, Lanes, Next, Waiting};
-use crate::port::{SealedEntry, SealedOctets};
+use crate::{
+    Digest, MailboxId,
+    port::{NewMessage, SealedEntry, SealedOctets},
+};
 
 const CONFIG: GatherConfig =
     GatherConfig { linger: Duration::from_millis(100), octets_max: 1000, messages_max: 4, lanes: 2 };
@@ -13,8 +16,21 @@ type Caller = oneshot::Receiver<Result<Vec<crate::port::RowOutcome>, crate::Outc
 fn wait(lanes: &mut Lanes, octets: usize, since: Instant) -> Caller {
     let (answer, caller) = oneshot::channel();
     let entry = SealedEntry { octets: SealedOctets::Memory(vec![0; octets]), room: Vec::new() };
+    let message = NewMessage {
+        mailbox: MailboxId::generate(),
+        octets: octets as u64,
+        ascii_extra: None,
+        header_octets: 0,
+        digest: Digest([0; 32]),
+        delivered_to: String::new(),
+        unique_id: None,
+        received_at: time::OffsetDateTime::UNIX_EPOCH,
+    };
     lanes.octets += octets as u64;
-    lanes.waiting.push_back(Waiting { entry, messages: Vec::new(), since, answer });
+    // Messages of seven octets have two recipients.
+    let messages = vec![message; if octets == 7 { 2 } else { 1 }];
+    lanes.messages += messages.len();
+    lanes.waiting.push_back(Waiting { entry, messages, since, answer });
     caller
 }
 
@@ -67,6 +83,12 @@ fn a_full_pack_takes_another_lane_at_once() {
     lanes.storing = 1;
     callers.extend((0..6).map(|_| wait(&mut lanes, 1, now)));
     assert_eq!(sizes(lanes.next(now, &CONFIG)), [1, 1, 1, 1]);
+    lanes.storing = 0;
+    assert_eq!(sizes(lanes.next(now, &CONFIG)), [1, 1]);
+    // Recipients count.
+    callers.extend((0..3).map(|_| wait(&mut lanes, 7, now)));
+    assert_eq!(sizes(lanes.next(now, &CONFIG)), [7, 7]);
+    assert_eq!((lanes.messages, lanes.octets), (2, 7));
 }
 
 #[test]

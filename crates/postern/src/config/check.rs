@@ -29,6 +29,12 @@ impl Config {
         if !(1..=65_536).contains(&self.pack.max_messages) {
             return wrong("pack.max_messages", "must be between 1 and 65536");
         }
+        if self.cache.dir.is_some() && (self.cache.memory_octets == 0 || self.cache.disk_octets < 64 << 20) {
+            return wrong(
+                "cache.dir",
+                "is given: cache.memory_octets must be more than 0, and cache.disk_octets at least 67108864",
+            );
+        }
         if self.pack.spool_dir.as_ref().is_some_and(|dir| !dir.is_dir()) {
             return wrong("pack.spool_dir", "is no directory");
         }

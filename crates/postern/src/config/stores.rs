@@ -198,6 +198,24 @@ impl Default for Read {
     }
 }
 
+/// Packs kept near, sealed as they are.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Cache {
+    /// Octets in memory; 0 for no cache. Default: 64 MiB.
+    pub(crate) memory_octets: usize,
+    /// A directory of the cache's own. Default: none, nothing is kept on disk.
+    pub(crate) dir: Option<PathBuf>,
+    /// Octets there. Default: 8 GiB.
+    pub(crate) disk_octets: usize,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self { memory_octets: 64 << 20, dir: None, disk_octets: 8 << 30 }
+    }
+}
+
 /// The master key, 32 octets in base64. Default, where index and blobs are under `node.data_dir`:
 /// `master-key` there, made at the first start.
 #[derive(Debug, Clone, Deserialize, Default)]

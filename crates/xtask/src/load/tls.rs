@@ -1,4 +1,5 @@
-//! TLS: a certificate for the measured servers, and a client that makes a full handshake each time.
+//! TLS: a certificate for the measured servers, and a client that makes a full handshake each time,
+//! or resumes sessions where it is told to.
 
 use std::{fs, net::SocketAddr, path::Path, path::PathBuf, sync::Arc};
 
@@ -14,6 +15,8 @@ pub(crate) struct Identity {
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,
     connector: TlsConnector,
+    /// The same, by tickets.
+    resuming: TlsConnector,
 }
 
 impl Identity {
@@ -32,8 +35,14 @@ impl Identity {
             .context("choose TLS versions")?
             .with_root_certificates(roots)
             .with_no_client_auth();
+        let resuming = TlsConnector::from(Arc::new(config.clone()));
         config.resumption = Resumption::disabled();
-        Ok(Self { certificate, key, connector: TlsConnector::from(Arc::new(config)) })
+        Ok(Self { certificate, key, connector: TlsConnector::from(Arc::new(config)), resuming })
+    }
+
+    /// As a client that resumes the session it had before.
+    pub(crate) fn resuming(&self) -> Self {
+        Self { connector: self.resuming.clone(), ..self.clone() }
     }
 
     /// Connects with TLS from the first octet on.

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what Postern does and what it costs, beside the bare S3 server and another POP3 server.
 
 mod dovecot;
+mod logins;
 mod plan;
 mod raw;
 mod report;
@@ -93,6 +94,7 @@ async fn measure(
             admin: Some(node.admin),
         };
         scenarios::all(&target, &plan, &mut report).await?;
+        logins::all(&target, &plan, &mut report).await?;
         raw::all(&node, &plan, &mut report).await?;
         let store = Store { dir: dir.path(), servers, postern, tls: &tls };
         storage::all(&node, &target, &plan, &mut report, &store).await?;
@@ -109,6 +111,7 @@ async fn measure(
             admin: None,
         };
         scenarios::all(&target, &plan, &mut report).await?;
+        logins::all(&target, &plan, &mut report).await?;
     }
     report.end()?;
     Ok(report)

@@ -1,18 +1,22 @@
 //! Whose an address is: who logs in with it, and where mail for it goes.
 
-use std::sync::Arc;
+use std::{cmp::Ordering, sync::Arc};
 
+use futures_util::future::try_join_all;
 use maildrop::{
     Address, CredentialId, LoginScope, MailboxId, Policy, State, TenantId, TenantLimits,
     port::{Account, AppPasswordHash, IndexError, LoginDomain, LoginLookup, ResolvedRecipient},
 };
-use sqlx::{Row as _, postgres::PgRow, types::Json};
+use sqlx::{PgConnection, Row as _, postgres::PgRow, types::Json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
     error::index_error,
-    postgres::Postgres,
+    postgres::{
+        Postgres,
+        batch::{Batch, BatchError},
+    },
     rows::rules,
     words::{scope, state_within},
 };
@@ -65,12 +69,40 @@ impl Postgres {
         &self,
         addresses: &[Address],
     ) -> Result<Vec<Option<ResolvedRecipient>>, IndexError> {
+        try_join_all(addresses.iter().map(|address| self.recipients.ask(address.clone()))).await
+    }
+}
+
+/// Looks recipients up, many in one statement.
+#[derive(Debug)]
+pub(in crate::postgres) struct Recipients;
+
+impl Batch for Recipients {
+    type Request = Address;
+    type Answer = Option<ResolvedRecipient>;
+
+    fn excludes(_: &Address, _: &Address) -> bool {
+        false
+    }
+
+    fn order(a: &Address, b: &Address) -> Ordering {
+        (a.domain(), a.local_part()).cmp(&(b.domain(), b.local_part()))
+    }
+
+    fn busy() -> Result<Self::Answer, IndexError> {
+        // It only reads: no lock is waited for.
+        Err(IndexError::Unavailable("row is locked".into()))
+    }
+
+    async fn run(
+        &self,
+        connection: &mut PgConnection,
+        addresses: &[Address],
+    ) -> Result<Vec<Self::Answer>, BatchError> {
         let locals: Vec<&str> = addresses.iter().map(Address::local_part).collect();
         let domains: Vec<&str> = addresses.iter().map(Address::domain).collect();
-        let rows = self
-            .repeatable(|| {
-                sqlx::query(
-                    "SELECT r.place, b.tenant_id, b.mailbox_id, t.state, b.state,
+        let rows = sqlx::query(
+            "SELECT r.place, b.tenant_id, b.mailbox_id, t.state, b.state,
                             least(coalesce(b.quota_octets, t.mailbox_quota_octets) - b.octets,
                                   t.quota_octets - u.octets),
                             least(coalesce(b.quota_messages, t.mailbox_quota_messages) - b.message_count,
@@ -92,15 +124,15 @@ impl Postgres {
                                    coalesce(sum(s.messages), 0)::bigint AS messages
                               FROM tenant_usage s WHERE s.tenant_id = t.tenant_id
                             ) u ON t.quota_octets IS NOT NULL OR t.quota_messages IS NOT NULL",
-                )
-                .bind(&locals)
-                .bind(&domains)
-                .fetch_all(&self.pool)
-            })
-            .await?;
+        )
+        .bind(&locals)
+        .bind(&domains)
+        .fetch_all(connection)
+        .await?;
         let mut found = vec![None; addresses.len()];
         for row in &rows {
-            let (place, recipient) = recipient(row)?;
+            let (place, recipient) =
+                recipient(row).map_err(|_| BatchError::Corrupt("a recipient that makes no sense"))?;
             if let Some(slot) = found.get_mut(place) {
                 *slot = Some(recipient);
             }

@@ -92,7 +92,7 @@ fn configuration(dir: &Path, ports: Ports, tls: &Identity) -> String {
          protocols = pop3 lmtp\nlisten = 127.0.0.1\ninstance_name = postern-bench\n\
          mail_location = maildir:{dir}/mail/%n\nfirst_valid_uid = 1\nfirst_valid_gid = 1\npop3_no_flag_updates = yes\nmail_max_userip_connections = 0\nstats_writer_socket_path =\n\
          # A delivery is on disk before it is acknowledged.\nmail_fsync = optimized\n\
-         ssl = yes\nssl_cert = <{certificate}\nssl_key = <{key}\ndisable_plaintext_auth = no\n\
+         ssl = yes\nssl_cert = <{certificate}\nssl_key = <{key}\ndisable_plaintext_auth = no\nauth_mechanisms = plain cram-md5 scram-sha-1 scram-sha-256\n\
          passdb {{\n  driver = passwd-file\n  args = username_format=%u {dir}/users\n}}\n\
          userdb {{\n  driver = static\n  args = uid={MAIL} gid={MAIL} home={dir}/mail/%n\n}}\n\
          # High-performance login mode, and processes that serve many sessions.\n\

@@ -9,7 +9,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use crate::load::{drive::Tally, meter::Spent};
 
 /// What Postern does, and the requests the bare store would need for the same octets, one object a message.
-const COMPARED: [(&str, &str); 11] = [
+const COMPARED: [(&str, &str); 12] = [
     ("deliver-realistic", "put-realistic"),
     ("deliver-2k", "put-2k"),
     ("deliver-20k", "put-20k"),
@@ -19,6 +19,7 @@ const COMPARED: [(&str, &str); 11] = [
     ("fetch-20k", "get-20k"),
     ("deliver-realistic-64", "put-realistic-64"),
     ("fetch-20k-64", "get-20k-64"),
+    ("fetch-20k-64-cold", "get-20k-64"),
     ("first-download-apart", "get-far"),
     ("first-download-mixed", "get-far"),
 ];

@@ -22,7 +22,7 @@ use crate::{
         meter::Reading,
         slow::Slow,
     },
-    node::{Node, Store},
+    node::{Another, Node, Store},
     process,
 };
 
@@ -68,6 +68,17 @@ pub(super) async fn all(
     counted(node, target, report, "fetch-20k-64", drive(CROWD, work)).await?;
     raw::gets_of(node, report, "get-20k-64", CROWD, "put-20k", plan.middle.len(), plan.time).await?;
 
+    // The same by a node that has none of it near, each message once.
+    let cold = node.another(store, &node.seaweed.endpoint()).await?;
+    let cold_target = target_of(node, &cold, store);
+    for local in wide.iter() {
+        poll(&cold_target.plain, local).await?;
+    }
+    let budget = Budget::new(LONG, plan.messages * CROWD as u64);
+    let work = |worker: usize| fetches(cold_target.plain.clone(), wide[worker].clone(), Arc::clone(&budget));
+    counted(node, &cold_target, report, "fetch-20k-64-cold", drive(CROWD, work)).await?;
+    drop(cold);
+
     // A first download, of what came in by itself, and of what came in among others' mail.
     let messages = if plan.is_quick() { 100 } else { DOWNLOAD };
     let alone = Arc::new(vec![mailbox("alone", 0)]);
@@ -82,17 +93,7 @@ pub(super) async fn all(
     drive(CROWD, work).await?;
     let slow = Slow::start(store_address, FAR).await?;
     let far = node.another(store, &format!("http://{}", slow.address)).await?;
-    let mut servers = node.servers();
-    servers[0].pid = far.pid();
-    let far_target = Target {
-        name: "postern",
-        ports: far.ports,
-        plain: Door::Plain(far.ports.pop3),
-        tls: Door::Tls(far.ports.pop3s, store.tls.clone()),
-        servers,
-        main: far.pid(),
-        admin: Some(far.admin),
-    };
+    let far_target = target_of(node, &far, store);
     for (scenario, local) in [("first-download-apart", "alone00"), ("first-download-mixed", "mixed00")] {
         poll(&far_target.plain, local).await?;
         let budget = Budget::new(LONG, messages);
@@ -100,6 +101,21 @@ pub(super) async fn all(
         counted(node, &far_target, report, scenario, drive(1, work)).await?;
     }
     raw::gets_from(node, slow.address, report, "get-far", "put-20k", plan.middle.len(), messages).await
+}
+
+/// A further node as what is measured.
+fn target_of(node: &Node, another: &Another, store: &Store<'_>) -> Target {
+    let mut servers = node.servers();
+    servers[0].pid = another.pid();
+    Target {
+        name: "postern",
+        ports: another.ports,
+        plain: Door::Plain(another.ports.pop3),
+        tls: Door::Tls(another.ports.pop3s, store.tls.clone()),
+        servers,
+        main: another.pid(),
+        admin: Some(another.admin),
+    }
 }
 
 /// As [`measure`], with the requests to the object store.
