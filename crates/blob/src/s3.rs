@@ -68,7 +68,7 @@ impl S3Store {
         let (requests, downloads) = (Limit::new(config.requests_max), Limit::new(config.downloads_max));
         let limits = [Arc::clone(&requests), Arc::clone(&downloads)];
         let client = config.client(attempts::Attempts { watch, limits }).await;
-        Self { inner: Arc::new(Inner { client, requests, downloads, config }) }
+        Self { inner: Arc::new(Inner { client, config, requests, downloads }) }
     }
 
     /// Short requests at once; that of long downloads goes up and down with it.

@@ -316,7 +316,7 @@ async fn blob_store(
     master_key: MasterKey,
     registry: &Registry,
 ) -> anyhow::Result<(Arc<dyn BlobStore>, Arc<dyn ObjectStore>, Option<BlockCache>)> {
-    let objects = object_store(config, registry).await.context("open the blob store")?;
+    let objects = Box::pin(object_store(config, registry)).await.context("open the blob store")?;
     let objects: Arc<dyn ObjectStore> = Arc::new(ObservedObjects::new(objects, registry)?);
     let layout = BlobLayout::new(&config.blob.prefix)?;
     let packs = Packs::new(

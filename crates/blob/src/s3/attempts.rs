@@ -9,7 +9,11 @@ use aws_sdk_s3::config::{
     ConfigBag, Intercept, RuntimeComponents,
     interceptors::{BeforeTransmitInterceptorContextRef, FinalizerInterceptorContextRef},
 };
-use aws_smithy_runtime_api::{box_error::BoxError, client::orchestrator::Metadata};
+use aws_sdk_s3::error::ConnectorError;
+use aws_smithy_runtime_api::{
+    box_error::BoxError,
+    client::orchestrator::{Metadata, OrchestratorError},
+};
 use aws_smithy_types::config_bag::{Storable, StoreReplace};
 
 use crate::weather::{Limit, Watch};
@@ -73,7 +77,8 @@ impl Intercept for Attempts {
         let error = context.output_or_error().and_then(Result::err);
         let timed_out = || {
             let connector = error.and_then(|e| e.as_connector_error());
-            error.is_some_and(|e| e.is_timeout_error()) || connector.is_some_and(|e| e.is_timeout())
+            error.is_some_and(OrchestratorError::is_timeout_error)
+                || connector.is_some_and(ConnectorError::is_timeout)
         };
         let status = context.response().map(|response| response.status().as_u16());
         let result = match status {

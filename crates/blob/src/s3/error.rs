@@ -40,9 +40,9 @@ where
 pub(super) fn by_code(code: &str, status: Option<u16>, text: String) -> BlobError {
     match code {
         "SlowDown" | "SlowDownWrite" | "SlowDownRead" | "RequestTimeout" | "InternalError"
-        | "ServiceUnavailable" | "OperationAborted" | "NoSuchUpload" => BlobError::Unavailable(text),
+        | "ServiceUnavailable" | "OperationAborted" | "NoSuchUpload"
         // What came there is not what was sent: the next try may be better.
-        "BadDigest"
+        | "BadDigest"
         | "InvalidDigest"
         | "XAmzContentSHA256Mismatch"
         | "XAmzContentChecksumMismatch"
