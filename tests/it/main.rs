@@ -47,3 +47,4 @@ mod tenancy;
 mod tls;
 mod utf8;
 mod views;
+mod weather;

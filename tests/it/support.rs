@@ -10,6 +10,7 @@ pub(crate) mod oidc;
 mod pop3;
 mod stores;
 pub(crate) mod tls;
+pub(crate) mod weather;
 
 use std::{
     process::{Command, Output},

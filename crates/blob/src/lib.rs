@@ -27,6 +27,7 @@ mod packs;
 mod s3;
 mod scan;
 mod seal;
+pub mod weather;
 mod zip;
 
 pub use blob_key::{BlobKey, BlobKeyError, BlobLayout};

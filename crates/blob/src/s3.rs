@@ -1,9 +1,11 @@
 //! Objects in an S3 bucket, through the official SDK.
 //!
-//! What is decided here: bounds. At most so many requests at once, a deadline for each attempt by its size,
-//! three attempts (the SDK's standard retries with jitter are the only ones), a stalled body is an error
-//! within seconds. Bodies that break off are resumed by the reader above, which alone knows how far it got.
+//! What is decided here: bounds. At most so many requests at once, fewer while the server says that they are too
+//! many; a deadline for each attempt and for all of them together, by the size; three attempts (the SDK's standard
+//! retries with jitter are the only ones) within a budget that all requests share; a stalled body is an error within
+//! seconds. Bodies that break off are resumed by the reader above, which alone knows how far it got.
 
+mod attempts;
 mod config;
 mod error;
 mod upload;
@@ -19,18 +21,22 @@ use aws_sdk_s3::{
     primitives::ByteStream,
     types::{Delete, ObjectIdentifier},
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use futures_util::stream;
 use maildrop::port::BlobError;
+use md5::{Digest as _, Md5};
 use time::OffsetDateTime;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::{BlobKey, LIST_PAGE, Listed, ObjectBody, ObjectPage, ObjectStore, Upload};
+use crate::{
+    BlobKey, LIST_PAGE, Listed, ObjectBody, ObjectPage, ObjectStore, Upload,
+    weather::{Limit, Place, Unwatched, Watch},
+};
 use error::{is_past_end, s3_error};
 
 /// Ranges up to this many octets count as requests; longer ones as downloads, whose pace is the client's.
 const SHORT_RANGE_OCTETS: u64 = 256 * 1024;
-/// Uploads up to this many octets go with the client's own deadlines; longer ones get more time.
+/// Uploads up to this many octets have the same deadlines; longer ones get more time.
 const SMALL_BODY_OCTETS: usize = 1024 * 1024;
 
 /// Objects in a bucket. Cheap to clone.
@@ -44,25 +50,30 @@ struct Inner {
     client: Client,
     config: S3Config,
     /// Requests that end by themselves, soon.
-    requests: Arc<Semaphore>,
+    requests: Arc<Limit>,
     /// Long bodies, held as long as their reader takes: kept apart, so that slow readers of large messages
     /// leave everybody else's requests alone.
-    downloads: Arc<Semaphore>,
+    downloads: Arc<Limit>,
 }
 
 impl S3Store {
     /// A store on a bucket. Makes no request: whether the bucket answers is for
     /// [`ready`](ObjectStore::ready) to say.
     pub async fn connect(config: S3Config) -> Self {
-        let client = config.client().await;
-        Self {
-            inner: Arc::new(Inner {
-                client,
-                requests: Arc::new(Semaphore::new(config.requests_max.max(1))),
-                downloads: Arc::new(Semaphore::new(config.downloads_max.max(1))),
-                config,
-            }),
-        }
+        Self::watched(config, Arc::new(Unwatched)).await
+    }
+
+    /// The same, each attempt told to `watch`.
+    pub async fn watched(config: S3Config, watch: Arc<dyn Watch>) -> Self {
+        let (requests, downloads) = (Limit::new(config.requests_max), Limit::new(config.downloads_max));
+        let limits = [Arc::clone(&requests), Arc::clone(&downloads)];
+        let client = config.client(attempts::Attempts { watch, limits }).await;
+        Self { inner: Arc::new(Inner { client, config, requests, downloads }) }
+    }
+
+    /// Short requests at once; that of long downloads goes up and down with it.
+    pub fn limit(&self) -> Arc<Limit> {
+        Arc::clone(&self.inner.requests)
     }
 
     fn client(&self) -> &Client {
@@ -73,25 +84,20 @@ impl S3Store {
         &self.inner.config.bucket
     }
 
-    async fn permit(&self) -> Result<OwnedSemaphorePermit, BlobError> {
+    async fn permit(&self) -> Result<Place, BlobError> {
         self.permit_of(&self.inner.requests).await
     }
 
-    async fn permit_of(&self, of: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, BlobError> {
-        match tokio::time::timeout(self.inner.config.queue_timeout, Arc::clone(of).acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(closed)) => Err(BlobError::Unavailable(closed.to_string())),
-            Err(_) => Err(BlobError::Unavailable("too many requests in flight".into())),
-        }
+    async fn permit_of(&self, of: &Arc<Limit>) -> Result<Place, BlobError> {
+        let place = of.place(self.inner.config.queue_timeout).await;
+        place.ok_or_else(|| BlobError::Unavailable("too many requests in flight".into()))
     }
 
-    /// Settings for a request that carries `octets`, or `None` where the client's own will do.
-    fn timeouts(&self, octets: usize) -> Option<aws_sdk_s3::config::Builder> {
+    /// Settings for a request that carries `octets`. The client's own are for those that carry none.
+    fn timeouts(&self, octets: usize) -> aws_sdk_s3::config::Builder {
         // By powers of two, because the SDK keeps a pool of connections for each set of timeouts.
-        (octets > SMALL_BODY_OCTETS).then(|| {
-            aws_sdk_s3::Config::builder()
-                .timeout_config(self.inner.config.timeouts(octets.next_power_of_two() as u64))
-        })
+        let octets = octets.max(SMALL_BODY_OCTETS).next_power_of_two();
+        aws_sdk_s3::Config::builder().timeout_config(self.inner.config.timeouts(octets as u64))
     }
 
     async fn object(&self, key: &BlobKey, range: &Range<u64>) -> Result<Option<GetObjectOutput>, BlobError> {
@@ -123,11 +129,8 @@ impl ObjectStore for S3Store {
         let _permit = self.permit().await?;
         let timeouts = self.timeouts(body.len());
         let request = self.client().put_object().bucket(self.bucket()).key(key.as_str());
-        let request = request.body(ByteStream::from(body));
-        let sent = match timeouts {
-            Some(timeouts) => request.customize().config_override(timeouts).send().await,
-            None => request.send().await,
-        };
+        let request = request.content_md5(content_md5(&body)).body(ByteStream::from(body));
+        let sent = request.customize().config_override(timeouts).send().await;
         sent.map(|_| ()).map_err(|e| s3_error(key.as_str(), &e))
     }
 
@@ -221,7 +224,7 @@ impl ObjectStore for S3Store {
     }
 
     async fn ready(&self) -> Result<(), BlobError> {
-        let _permit = self.permit().await?;
+        // Without a place: it is to tell of the store, and all places may be taken by what waits for it.
         match self.client().head_bucket().bucket(self.bucket()).send().await {
             Ok(_) => Ok(()),
             Err(error) => Err(match s3_error(self.bucket(), &error) {
@@ -238,6 +241,11 @@ impl ObjectStore for S3Store {
 fn listed(object: &aws_sdk_s3::types::Object) -> Option<Listed> {
     let key = BlobKey::try_from(object.key()?).ok()?;
     Some(Listed { key, octets: object.size().unwrap_or_default().unsigned_abs() })
+}
+
+/// What every server compares an upload with, whatever it makes of newer checksums.
+fn content_md5(octets: &[u8]) -> String {
+    STANDARD.encode(Md5::digest(octets))
 }
 
 /// The time `octets` may take at `rate` octets a second.

@@ -10,6 +10,7 @@ mod failures;
 mod index;
 mod objects;
 mod records;
+mod weather;
 
 use std::{future::Future, time::Instant};
 
@@ -29,6 +30,7 @@ pub(crate) use failures::ObservedFailures;
 pub(crate) use index::ObservedIndex;
 pub(crate) use objects::ObservedObjects;
 pub(crate) use records::ObservedRecords;
+pub(crate) use weather::{ObservedWeather, shelter};
 
 /// From a row out of the database's memory to the end of every deadline there is.
 const DURATION_BUCKETS: [f64; 15] =

@@ -11,6 +11,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use blob::{
     BlobLayout, BlockCache, CacheConfig, ChecksumMode, DiskConfig, DiskStore, Keyring, MasterKey,
     ObjectStore, Packs, PacksConfig, S3Config, S3Store,
+    weather::{BreakerConfig, HedgeConfig, ShelterConfig, Watch, shelter},
 };
 use frontend::{Sessions, Tenancy, TicketSecret};
 use index::{Postgres, PostgresConfig, Sqlite, Store};
@@ -26,7 +27,7 @@ use crate::{
     files,
     observed::{
         self, ObservedBlobStore, ObservedBulletins, ObservedDirectory, ObservedFailures, ObservedIndex,
-        ObservedObjects, ObservedRecords,
+        ObservedObjects, ObservedRecords, ObservedWeather,
     },
     turns::in_turn,
 };
@@ -71,6 +72,10 @@ pub(crate) struct Parts {
     /// The same, for the admin API: in tenants' turns.
     pub(crate) managed: Store,
     pub(crate) blob: Arc<dyn BlobStore>,
+    /// Where the blob store's objects are.
+    pub(crate) objects: Arc<dyn ObjectStore>,
+    /// What the keys of all of them begin with.
+    pub(crate) objects_prefix: String,
     /// To be closed at the end, so that what is in memory is found again.
     pub(crate) cache: Option<BlockCache>,
     pub(crate) hasher: Hasher,
@@ -118,7 +123,7 @@ impl Parts {
         if store.index.key_check(&check).await? != check {
             return Err(WrongKey.into());
         }
-        let (blob, cache) = blob_store(config, master_key, &registry).await?;
+        let (blob, objects, cache) = blob_store(config, master_key, &registry).await?;
         let tenants = TenantCache::new(Arc::clone(&store.directory));
         let node = NodeId::generate();
         let (releaser, _) = Releaser::start(Arc::clone(&store.index));
@@ -219,6 +224,8 @@ impl Parts {
             store,
             managed,
             blob,
+            objects,
+            objects_prefix: BlobLayout::new(&config.blob.prefix)?.all_tenants(),
             cache,
             hasher,
         })
@@ -308,12 +315,12 @@ async fn blob_store(
     config: &Config,
     master_key: MasterKey,
     registry: &Registry,
-) -> anyhow::Result<(Arc<dyn BlobStore>, Option<BlockCache>)> {
-    let objects = object_store(config).await.context("open the blob store")?;
-    let objects = Arc::new(ObservedObjects::new(objects, registry)?);
+) -> anyhow::Result<(Arc<dyn BlobStore>, Arc<dyn ObjectStore>, Option<BlockCache>)> {
+    let objects = Box::pin(object_store(config, registry)).await.context("open the blob store")?;
+    let objects: Arc<dyn ObjectStore> = Arc::new(ObservedObjects::new(objects, registry)?);
     let layout = BlobLayout::new(&config.blob.prefix)?;
     let packs = Packs::new(
-        objects,
+        Arc::clone(&objects),
         Keyring::new(Arc::new(master_key)),
         layout,
         PacksConfig {
@@ -344,7 +351,7 @@ async fn blob_store(
         Err(error @ BlobError::Unavailable(_)) => tracing::warn!(%error, "blob store does not answer yet"),
         Err(error) => return Err(error).context("open the blob store"),
     }
-    Ok((Arc::new(ObservedBlobStore::new(Arc::new(packs), registry)?), cache))
+    Ok((Arc::new(ObservedBlobStore::new(Arc::new(packs), registry)?), objects, cache))
 }
 
 async fn block_cache(config: &Config) -> anyhow::Result<Option<BlockCache>> {
@@ -364,11 +371,13 @@ fn spool(config: &Config) -> Option<(PathBuf, u64)> {
     (pack.spool_octets > 0).then(|| (dir(), pack.spool_octets))
 }
 
-async fn object_store(config: &Config) -> anyhow::Result<Arc<dyn ObjectStore>> {
+async fn object_store(config: &Config, registry: &Registry) -> anyhow::Result<Arc<dyn ObjectStore>> {
     let blob = &config.blob;
+    let watch: Arc<dyn Watch> = Arc::new(ObservedWeather::new(registry)?);
     match blob.kind {
         BlobKind::Disk => {
             let path = blob.path.clone().unwrap_or_else(|| config.node.data_dir.join("packs"));
+            observed::shelter(registry, None)?;
             Ok(Arc::new(DiskStore::open(DiskConfig::new(path)).await?))
         }
         BlobKind::S3 => {
@@ -384,9 +393,30 @@ async fn object_store(config: &Config) -> anyhow::Result<Arc<dyn ObjectStore>> {
                 connect_timeout: blob.connect_timeout.unwrap_or(defaults.connect_timeout),
                 read_timeout: blob.read_timeout.unwrap_or(defaults.read_timeout),
                 requests_max: blob.requests_max.unwrap_or(defaults.requests_max),
+                attempts_max: blob.attempts_max.unwrap_or(defaults.attempts_max),
+                retries_max: blob.retries_max.unwrap_or(defaults.retries_max),
                 ..defaults
             };
-            Ok(Arc::new(S3Store::connect(config).await))
+            let breaker = BreakerConfig::default();
+            let failures = blob.breaker_failures.unwrap_or(breaker.failures);
+            let sheltered = ShelterConfig {
+                breaker: BreakerConfig { failures, ..breaker },
+                hedge: blob.hedge.unwrap_or(true).then(HedgeConfig::default),
+            };
+            let replica = blob.replica_bucket.as_ref().map(|bucket| S3Config {
+                bucket: bucket.clone(),
+                region: blob.replica_region.clone().or_else(|| config.region.clone()),
+                endpoint: blob.replica_endpoint.clone().or_else(|| config.endpoint.clone()),
+                ..config.clone()
+            });
+            let main = S3Store::watched(config, Arc::clone(&watch)).await;
+            let replica = match replica {
+                Some(replica) => Some(S3Store::watched(replica, Arc::clone(&watch)).await),
+                None => None,
+            };
+            let sheltered = shelter(main, replica, &sheltered, &watch);
+            observed::shelter(registry, Some(&sheltered))?;
+            Ok(sheltered.store)
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Chance that can be had again.
 
 /// Xorshift, by its seed.
+#[derive(Debug)]
 pub(crate) struct Dice(u64);
 
 impl Dice {

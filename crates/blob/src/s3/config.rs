@@ -7,15 +7,19 @@ use aws_sdk_s3::{
     Client,
     config::{
         Credentials, RequestChecksumCalculation, ResponseChecksumValidation, StalledStreamProtectionConfig,
-        retry::RetryConfig, timeout::TimeoutConfig,
+        retry::{RetryConfig, RetryPartition, TokenBucket},
+        timeout::TimeoutConfig,
     },
 };
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 
-use super::transfer_time;
+use super::{attempts::Attempts, transfer_time};
 
 /// The region signed into requests to a custom endpoint when none is given: most such servers take any.
 const CUSTOM_ENDPOINT_REGION: &str = "us-east-1";
+
+/// Tokens of a retry; a request that succeeds at the first attempt gives one back.
+const RETRY_COST: u32 = 10;
 
 /// How the S3 store is set up. [`S3Config::new`] gives the defaults.
 #[derive(Clone, Debug)]
@@ -41,8 +45,12 @@ pub struct S3Config {
     pub upload_octets_per_second_min: u64,
     /// Longest time a body may stand still while it is being read. Default: 5 s.
     pub stall_grace: Duration,
-    /// Attempts in all at one request, with growing, jittered pauses up to a second. Default: 3.
+    /// Attempts in all at one request, with growing, jittered pauses up to a second; all of them together have the
+    /// time of two. Default: 3.
     pub attempts_max: u32,
+    /// Second and third attempts there may be in a row on this client, while nothing succeeds at the first; each ten
+    /// requests that do earn one back. Default: 30.
+    pub retries_max: u32,
     /// Most short requests at once. Default: 128.
     pub requests_max: usize,
     /// Most long downloads (over 256 KiB) at once. Default: 256.
@@ -91,6 +99,7 @@ impl S3Config {
             upload_octets_per_second_min: 128 * 1024,
             stall_grace: Duration::from_secs(5),
             attempts_max: 3,
+            retries_max: 30,
             requests_max: 128,
             downloads_max: 256,
             queue_timeout: Duration::from_secs(15),
@@ -98,7 +107,8 @@ impl S3Config {
         }
     }
 
-    /// Deadlines of an attempt that carries up to `octets`.
+    /// Deadlines of a request that carries up to `octets`: those of each attempt, and of all together twice that, so
+    /// that one that is lost in silence can be repeated, and one that is slow for good cannot thrice.
     ///
     /// The SDK counts the time a body takes to go out against both the attempt and the wait for the answer,
     /// so both grow with it.
@@ -108,10 +118,23 @@ impl S3Config {
             .connect_timeout(self.connect_timeout)
             .read_timeout(read)
             .operation_attempt_timeout(self.connect_timeout + read)
+            .operation_timeout((self.connect_timeout + read) * 2)
             .build()
     }
 
-    pub(super) async fn client(&self) -> Client {
+    /// What retries are paid from, shared by all requests of a client whatever their deadlines.
+    fn retry_budget(&self) -> RetryPartition {
+        let tokens = (self.retries_max * RETRY_COST) as usize;
+        let bucket = TokenBucket::builder()
+            .capacity(tokens)
+            .retry_cost(RETRY_COST)
+            .throttling_retry_cost(RETRY_COST)
+            .timeout_retry_cost(RETRY_COST)
+            .build();
+        RetryPartition::custom("postern").token_bucket(bucket).build()
+    }
+
+    pub(super) async fn client(&self, attempts: Attempts) -> Client {
         let http = aws_smithy_http_client::Builder::new()
             .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
             .build_https();
@@ -139,7 +162,9 @@ impl S3Config {
             .force_path_style(self.force_path_style.unwrap_or(custom))
             .request_checksum_calculation(request)
             .response_checksum_validation(response)
-            .timeout_config(self.timeouts(super::SMALL_BODY_OCTETS as u64))
+            .timeout_config(self.timeouts(0))
+            .interceptor(attempts)
+            .retry_partition(self.retry_budget())
             .stalled_stream_protection(
                 StalledStreamProtectionConfig::enabled().grace_period(self.stall_grace).build(),
             )

@@ -40,7 +40,13 @@ where
 pub(super) fn by_code(code: &str, status: Option<u16>, text: String) -> BlobError {
     match code {
         "SlowDown" | "SlowDownWrite" | "SlowDownRead" | "RequestTimeout" | "InternalError"
-        | "ServiceUnavailable" | "OperationAborted" | "NoSuchUpload" => BlobError::Unavailable(text),
+        | "ServiceUnavailable" | "OperationAborted" | "NoSuchUpload"
+        // What came there is not what was sent: the next try may be better.
+        | "BadDigest"
+        | "InvalidDigest"
+        | "XAmzContentSHA256Mismatch"
+        | "XAmzContentChecksumMismatch"
+        | "IncompleteBody" => BlobError::Unavailable(text),
         "NoSuchBucket" | "AccessDenied" => BlobError::Misconfigured(text),
         // Ceph answers 403, MinIO 400 and 507.
         code if code.contains("QuotaExceeded") || code.contains("StorageFull") => BlobError::Full(text),
@@ -93,6 +99,7 @@ mod tests {
         check("SlowDown", 503, BlobError::Unavailable);
         check("InternalError", 500, BlobError::Unavailable);
         check("", 502, BlobError::Unavailable);
+        check("BadDigest", 400, BlobError::Unavailable);
         check("RequestTimeout", 400, BlobError::Unavailable);
         check("NoSuchBucket", 404, BlobError::Misconfigured);
         check("AccessDenied", 403, BlobError::Misconfigured);

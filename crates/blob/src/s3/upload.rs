@@ -9,7 +9,7 @@ use bytes::Bytes;
 use maildrop::port::BlobError;
 use time::OffsetDateTime;
 
-use super::{S3Store, s3_error};
+use super::{S3Store, content_md5, s3_error};
 use crate::{BlobKey, Upload};
 
 /// Octets whose deadline completing an upload gets: the server may have to gather the parts first.
@@ -61,11 +61,9 @@ impl Upload for S3Upload {
             .key(self.key.as_str())
             .upload_id(self.id()?)
             .part_number(number)
+            .content_md5(content_md5(&octets))
             .body(ByteStream::from(octets));
-        let sent = match timeouts {
-            Some(timeouts) => request.customize().config_override(timeouts).send().await,
-            None => request.send().await,
-        };
+        let sent = request.customize().config_override(timeouts).send().await;
         drop(permit);
         let part = sent.map_err(|e| s3_error(self.key.as_str(), &e))?;
         self.parts.push(
@@ -91,10 +89,8 @@ impl Upload for S3Upload {
             .key(self.key.as_str())
             .upload_id(self.id()?)
             .multipart_upload(parts.build());
-        let sent = match self.store.timeouts(COMPLETE_AS_OCTETS) {
-            Some(timeouts) => request.customize().config_override(timeouts).send().await,
-            None => request.send().await,
-        };
+        let timeouts = self.store.timeouts(COMPLETE_AS_OCTETS);
+        let sent = request.customize().config_override(timeouts).send().await;
         drop(permit);
         // On an error the drop below aborts. Had the server completed it all the same, the abort changes
         // nothing and the object is one that no row points at: swept like any other.

@@ -48,6 +48,12 @@ impl Config {
         if self.blob.kind == BlobKind::S3 && self.blob.bucket.as_deref().unwrap_or("").is_empty() {
             return wrong("blob.bucket", "is missing, but blob.kind is \"s3\"");
         }
+        if let Some(fault) = self.blob.replica_fault() {
+            return wrong("blob.replica_bucket", fault);
+        }
+        if self.blob.retries_max.is_some_and(|retries| retries > 1_000_000) {
+            return wrong("blob.retries_max", "is at most 1000000");
+        }
         self.check_proxy()?;
         if self.node.roles.is_empty() {
             return wrong("node.roles", "must name at least one role");

@@ -90,6 +90,40 @@ pub(crate) struct Blob {
     pub(crate) read_timeout: Option<Duration>,
     /// For `s3`: requests at once. Default: 128.
     pub(crate) requests_max: Option<usize>,
+    /// For `s3`: attempts at a request. Default: 3.
+    pub(crate) attempts_max: Option<u32>,
+    /// For `s3`: repeated attempts in a row while nothing succeeds at the first. Default: 30.
+    pub(crate) retries_max: Option<u32>,
+    /// For `s3`: requests in a row that must fail for further ones to fail at once; 0 for never. Default: 5.
+    pub(crate) breaker_failures: Option<u32>,
+    /// For `s3`: whether slow reads are asked for twice. Default: yes.
+    pub(crate) hedge: Option<bool>,
+    /// For `s3`: a replica of the bucket, for reads that it does not answer.
+    #[serde(deserialize_with = "optional_text")]
+    pub(crate) replica_bucket: Option<String>,
+    /// Its region; default `region`.
+    #[serde(deserialize_with = "optional_text")]
+    pub(crate) replica_region: Option<String>,
+    /// Its server's URL; default `endpoint`.
+    #[serde(deserialize_with = "optional_text")]
+    pub(crate) replica_endpoint: Option<String>,
+}
+
+impl Blob {
+    /// What is wrong with what is said of a replica, if anything.
+    pub(super) fn replica_fault(&self) -> Option<&'static str> {
+        let said = self.replica_region.is_some() || self.replica_endpoint.is_some();
+        match &self.replica_bucket {
+            None if said => Some("is missing, but a region or endpoint of it is given"),
+            None => None,
+            Some(_) if self.kind != BlobKind::S3 => Some("is for blob.kind \"s3\""),
+            Some(replica) => {
+                let elsewhere =
+                    self.replica_endpoint.as_ref().is_some_and(|e| Some(e) != self.endpoint.as_ref());
+                (Some(replica) == self.bucket.as_ref() && !elsewhere).then_some("is blob.bucket itself")
+            }
+        }
+    }
 }
 
 /// How packs are written.

@@ -30,6 +30,11 @@ fn errors_name_the_path() {
     check_error("[admin]\nlisten = [\"127.0.0.1:8080\"]", "admin.token_file");
     check_error("[blob]\nkind = \"s3\"", "blob.bucket");
     check_error("[blob]\nkind = \"tape\"", "blob.kind");
+    let s3 = "[blob]\nkind = \"s3\"\nbucket = \"b\"\n";
+    check_error(&format!("{s3}replica_bucket = \"b\""), "blob.replica_bucket");
+    check_error(&format!("{s3}replica_region = \"eu-west-1\""), "blob.replica_bucket");
+    check_error("[blob]\nreplica_bucket = \"b\"", "blob.replica_bucket");
+    check_error(&format!("{s3}retries_max = 2000000"), "blob.retries_max");
     check_error("[index]\nurl = \"mysql://x\"", "index.url");
     check_error("[index]\nurl = \"postgres://x\"", "keys.master_key_file");
     check_error("[keys]\nmaster_key = \"a\"\nmaster_key_file = \"b\"", "keys.master_key");

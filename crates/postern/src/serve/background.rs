@@ -17,6 +17,11 @@ const FORGET_INTERVAL: Duration = Duration::from_mins(10);
 /// Time between two writings of traffic.
 const TRAFFIC_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Time between two searches for uploads that nobody will end, and how old they are by then. They cost what their parts
+/// do; none that somebody is at takes a day.
+const LEFTOVERS_INTERVAL: Duration = Duration::from_hours(6);
+const LEFTOVERS_AGE: time::Duration = time::Duration::DAY;
+
 /// Pause after a heartbeat that failed.
 const HEARTBEAT_RETRY: Duration = Duration::from_secs(1);
 
@@ -81,6 +86,22 @@ impl Node {
         if !forgets {
             return;
         }
+        let (objects, prefix) = (Arc::clone(&self.parts.objects), self.parts.objects_prefix.clone());
+        let end = self.admin_end.clone();
+        self.admin_tasks.spawn(async move {
+            loop {
+                let before = time::OffsetDateTime::now_utc() - LEFTOVERS_AGE;
+                // Every worker does it: twice is as good as once, and it is one request where there is nothing to do.
+                match objects.abort_leftovers(&prefix, before).await {
+                    Ok(0) => {}
+                    Ok(aborted) => info!(aborted, "uploads that were never ended are forgotten"),
+                    Err(error) => warn!(%error, "uploads that were never ended could not be looked for"),
+                }
+                if tokio::time::timeout(LEFTOVERS_INTERVAL, end.cancelled()).await.is_ok() {
+                    return;
+                }
+            }
+        });
         let housekeeping = Housekeeping {
             directory: Arc::clone(&self.parts.store.directory),
             index: Arc::clone(&self.parts.store.index),
