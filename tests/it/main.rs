@@ -24,6 +24,7 @@ mod drain;
 mod fairness;
 mod faults;
 mod gather;
+mod gc;
 mod guessing;
 mod identity;
 mod isolation;

@@ -4,6 +4,7 @@ mod ahead;
 mod builder;
 mod fetch;
 mod read;
+mod rewrite;
 mod room;
 mod write;
 

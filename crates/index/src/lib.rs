@@ -7,6 +7,7 @@
 mod bulletins;
 mod error;
 mod postgres;
+mod reachability;
 mod rows;
 mod schema;
 mod sqlite;
@@ -14,7 +15,7 @@ mod words;
 
 use std::sync::Arc;
 
-use maildrop::port::{Bulletins, Directory, Failures, Index, Records};
+use maildrop::port::{Bulletins, Directory, Failures, Garbage, Index, Records};
 
 pub use postgres::{Config as PostgresConfig, PoolStats, Postgres};
 pub use schema::{SCHEMA_VERSION, SchemaError};
@@ -33,16 +34,19 @@ pub struct Store {
     pub bulletins: Arc<dyn Bulletins>,
     /// Failed logins.
     pub failures: Arc<dyn Failures>,
+    /// Packs with garbage.
+    pub garbage: Arc<dyn Garbage>,
 }
 
-impl<T: Index + Directory + Records + Bulletins + Failures + 'static> From<Arc<T>> for Store {
+impl<T: Index + Directory + Records + Bulletins + Failures + Garbage + 'static> From<Arc<T>> for Store {
     fn from(store: Arc<T>) -> Self {
         Self {
             index: Arc::clone(&store) as Arc<dyn Index>,
             directory: Arc::clone(&store) as Arc<dyn Directory>,
             records: Arc::clone(&store) as Arc<dyn Records>,
             bulletins: Arc::clone(&store) as Arc<dyn Bulletins>,
-            failures: store,
+            failures: Arc::clone(&store) as Arc<dyn Failures>,
+            garbage: store,
         }
     }
 }

@@ -4,6 +4,7 @@ mod batch;
 mod bulletins;
 mod directory;
 mod failures;
+mod garbage;
 mod maildrops;
 mod records;
 mod scoped;

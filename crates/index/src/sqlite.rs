@@ -4,6 +4,7 @@ mod audit;
 mod bulletins;
 mod directory;
 mod failures;
+mod garbage;
 mod locks;
 mod maildrops;
 mod records;

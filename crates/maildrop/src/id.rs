@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Serialize, Serializer};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 macro_rules! uuid_id {
@@ -76,6 +77,27 @@ uuid_id! {
     /// One run of one Postern process. A restart is another node, so that it cannot mistake the locks of
     /// its former life for its own.
     NodeId
+}
+
+impl PackId {
+    /// The part of its tenant's objects that it is in.
+    pub const fn shard(&self) -> u8 {
+        self.0.as_bytes()[15]
+    }
+
+    /// When it was generated, to the millisecond: its first 48 bits (RFC 9562 §5.7).
+    pub fn time(&self) -> OffsetDateTime {
+        let millis = self.0.as_u128() >> 80;
+        // 48 bits of milliseconds reach past the year 9999, which no pack is from.
+        OffsetDateTime::from_unix_timestamp_nanos((millis * 1_000_000) as i128)
+            .unwrap_or(time::macros::datetime!(9999-12-31 0:00 UTC))
+    }
+
+    /// What sorts before all packs of `shard` that were generated at `at` or later, and after those from before.
+    pub fn first(shard: u8, at: OffsetDateTime) -> Self {
+        let millis = u128::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(0);
+        Self(Uuid::from_u128(millis << 80 | u128::from(shard)))
+    }
 }
 
 /// What a login was proved by. Who comes with the same as the holder of a maildrop's lock is taken for the same

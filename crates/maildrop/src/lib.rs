@@ -16,6 +16,7 @@ mod downgrade;
 mod fair;
 #[doc(hidden)]
 pub mod fuzzing;
+mod garbage;
 mod gather;
 mod housekeeping;
 mod id;
@@ -36,6 +37,7 @@ pub use address::{Address, AddressError, DomainName};
 pub use bulletin::{Bulletin, BulletinError, BulletinState, BulletinWriter, Bulletins, NewBulletin};
 pub use deliver::{Deliveries, Delivery, NewDelivery, Outcome, Recipient, RecipientCheck};
 pub use fair::{FairGate, FairPermit, FairStats, Overloaded, Pace, Pacer, party_of};
+pub use garbage::{GarbageCollector, GarbageConfig, GarbageStats};
 pub use gather::GatherConfig;
 pub use housekeeping::{Housekeeping, HousekeepingConfig};
 pub use id::{

@@ -5,6 +5,7 @@ mod bulletins;
 mod clock;
 mod directory;
 mod failures;
+mod garbage;
 mod index;
 mod records;
 
@@ -18,6 +19,10 @@ pub use directory::{
     MailboxQuery, MailboxUpdate, ResolvedRecipient, TenantDeletion, TenantUpdate,
 };
 pub use failures::{FailureChange, FailureKey, FailureScore, Failures, SharedFailures};
+pub use garbage::{
+    GARBAGE_SHARDS, Garbage, Inspected, LiveEntry, MOVED_ROWS_MAX, MovedEntry, PackPage, PackStore,
+    Rewritten, RewrittenPack, Sweep,
+};
 pub use index::{
     CommitOutcome, Conflict, Index, IndexError, KeptMore, NewMessage, OpenOutcome, OpenRequest, Opened,
     PackedEntry, Pulse, RowOutcome, SessionInfo, Usage,

@@ -5,6 +5,7 @@
 
 mod check;
 mod error;
+mod gc;
 mod listeners;
 mod node;
 mod source;
@@ -19,6 +20,7 @@ use admin_api::{ApiLimits, Rate};
 use serde::Deserialize;
 
 pub(crate) use error::ConfigError;
+pub(crate) use gc::Gc;
 pub(crate) use listeners::{Admin, Auth, Lmtp, LoginBackends, Pop3, Pop3s, Proxy, ProxyMode};
 pub(crate) use node::{Audit, Cluster, Node, Role, Worker};
 pub(crate) use stores::{Blob, BlobKind, Cache, Checksum, Index, Keys, Pack, Read};
@@ -45,6 +47,7 @@ pub(crate) struct Config {
     pub(crate) node: Node,
     pub(crate) cluster: Cluster,
     pub(crate) worker: Worker,
+    pub(crate) gc: Gc,
     pub(crate) audit: Audit,
     pub(crate) auth: Auth,
     pub(crate) login_backends: LoginBackends,

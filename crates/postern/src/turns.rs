@@ -26,6 +26,7 @@ pub(crate) fn in_turn(store: &Store, turns: &FairGate) -> Store {
         bulletins: Arc::new(InTurn { inner: Arc::clone(&store.bulletins), turns: turns() }),
         // No tenant's.
         failures: Arc::clone(&store.failures),
+        garbage: Arc::clone(&store.garbage),
     }
 }
 

@@ -16,9 +16,9 @@ use blob::{
 use frontend::{Sessions, Tenancy, TicketSecret};
 use index::{Postgres, PostgresConfig, Sqlite, Store};
 use maildrop::{
-    Bulletins, Deliveries, FairGate, GatherConfig, Maildrops, NodeId, Pace, Pacer, Releaser, TenantCache,
-    Throttle, TrafficLog,
-    port::{BlobError, BlobStore},
+    Bulletins, Deliveries, FairGate, GarbageStats, GatherConfig, Maildrops, NodeId, Pace, Pacer, Releaser,
+    TenantCache, Throttle, TrafficLog,
+    port::{BlobError, BlobStore, PackStore},
 };
 use prometheus::{IntGauge, Opts, Registry, process_collector::ProcessCollector};
 
@@ -76,6 +76,10 @@ pub(crate) struct Parts {
     pub(crate) objects: Arc<dyn ObjectStore>,
     /// What the keys of all of them begin with.
     pub(crate) objects_prefix: String,
+    /// The objects of packs, for the collection of garbage.
+    pub(crate) packs: Arc<dyn PackStore>,
+    /// What the collection of garbage did.
+    pub(crate) garbage: Arc<GarbageStats>,
     /// To be closed at the end, so that what is in memory is found again.
     pub(crate) cache: Option<BlockCache>,
     pub(crate) hasher: Hasher,
@@ -116,6 +120,7 @@ impl Parts {
             records: Arc::new(ObservedRecords::new(store.records, &registry)?),
             bulletins: Arc::new(ObservedBulletins::new(store.bulletins, &registry)?),
             failures: Arc::new(ObservedFailures::new(store.failures, &registry)?),
+            garbage: store.garbage,
         };
         let master_key = master_key(config)?;
         let (check, decoy_key) = (master_key.check_value(), master_key.decoy_key());
@@ -123,7 +128,9 @@ impl Parts {
         if store.index.key_check(&check).await? != check {
             return Err(WrongKey.into());
         }
-        let (blob, objects, cache) = blob_store(config, master_key, &registry).await?;
+        let (blob, packs, objects, cache) = blob_store(config, master_key, &registry).await?;
+        let garbage = Arc::new(GarbageStats::default());
+        observed::garbage(&registry, &garbage)?;
         let tenants = TenantCache::new(Arc::clone(&store.directory));
         let node = NodeId::generate();
         let (releaser, _) = Releaser::start(Arc::clone(&store.index));
@@ -226,6 +233,8 @@ impl Parts {
             blob,
             objects,
             objects_prefix: BlobLayout::new(&config.blob.prefix)?.all_tenants(),
+            packs,
+            garbage,
             cache,
             hasher,
         })
@@ -315,7 +324,7 @@ async fn blob_store(
     config: &Config,
     master_key: MasterKey,
     registry: &Registry,
-) -> anyhow::Result<(Arc<dyn BlobStore>, Arc<dyn ObjectStore>, Option<BlockCache>)> {
+) -> anyhow::Result<(Arc<dyn BlobStore>, Arc<dyn PackStore>, Arc<dyn ObjectStore>, Option<BlockCache>)> {
     let objects = Box::pin(object_store(config, registry)).await.context("open the blob store")?;
     let objects: Arc<dyn ObjectStore> = Arc::new(ObservedObjects::new(objects, registry)?);
     let layout = BlobLayout::new(&config.blob.prefix)?;
@@ -351,7 +360,9 @@ async fn blob_store(
         Err(error @ BlobError::Unavailable(_)) => tracing::warn!(%error, "blob store does not answer yet"),
         Err(error) => return Err(error).context("open the blob store"),
     }
-    Ok((Arc::new(ObservedBlobStore::new(Arc::new(packs), registry)?), objects, cache))
+    let packs = Arc::new(packs);
+    let blob = ObservedBlobStore::new(Arc::clone(&packs) as Arc<dyn BlobStore>, registry)?;
+    Ok((Arc::new(blob), packs, objects, cache))
 }
 
 async fn block_cache(config: &Config) -> anyhow::Result<Option<BlockCache>> {

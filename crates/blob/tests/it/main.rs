@@ -8,6 +8,7 @@ mod contract;
 mod damage;
 mod disk;
 mod packs;
+mod rewrite;
 mod rooms;
 mod s3;
 mod support;

@@ -60,6 +60,21 @@ impl Backend {
         }
     }
 
+    /// Runs SQL that changes something.
+    pub(crate) async fn execute(&self, sql: &str) {
+        let sql = AssertSqlSafe(sql.to_owned());
+        match &self.place {
+            Place::Sqlite(dir) => {
+                let url = format!("sqlite:{}", dir.path().join("index.sqlite").display());
+                let mut connection = SqliteConnection::connect(&url).await.unwrap();
+                sqlx::query(sql).execute(&mut connection).await.unwrap();
+            }
+            Place::Postgres { .. } => {
+                sqlx::query(sql).execute(&mut self.connect().await).await.unwrap();
+            }
+        }
+    }
+
     /// A connection of one's own to the PostgreSQL database.
     pub(crate) async fn connect(&self) -> PgConnection {
         let Place::Postgres { server, database } = &self.place else { panic!("not on PostgreSQL") };

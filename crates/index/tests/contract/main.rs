@@ -17,6 +17,7 @@ mod deliver;
 mod directory;
 mod failures;
 mod fixture;
+mod garbage;
 mod housekeeping;
 mod locks;
 mod postgres_only;
@@ -123,6 +124,10 @@ contract! {
     records::old_traffic_is_forgotten,
     records::old_audit_entries_are_forgotten_and_young_ones_cannot_be,
     records::finished_deletions_are_forgotten,
+    garbage::dead_packs_go_in_steps,
+    garbage::what_something_points_at_again_is_not_deleted,
+    garbage::rows_follow_what_is_rewritten,
+    garbage::sweeps_are_due_once_a_day,
     bulletins::each_mailbox_gets_it_once,
     bulletins::a_bulletin_is_noted_once,
     bulletins::a_step_that_broke_off_is_done_again,

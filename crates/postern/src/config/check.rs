@@ -67,6 +67,9 @@ impl Config {
         if self.worker.interval.is_zero() {
             return wrong("worker.interval", "must be longer than nothing");
         }
+        if let Some((path, what)) = self.gc.fault() {
+            return wrong(path, what);
+        }
         if (1..AUDIT_KEPT_DAYS_MIN).contains(&self.audit.kept_days) {
             return wrong("audit.kept_days", "must be 0 (for ever), or at least 30");
         }

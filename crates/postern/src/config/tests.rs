@@ -26,6 +26,11 @@ fn errors_name_the_path() {
     check_error("[pop3]\nidle_timeout = \"9m\"", "pop3.idle_timeout");
     check_error("[node]\ndrain_timeout = \"soon\"", "node.drain_timeout");
     check_error("[node]\nroles = [\"cook\"]", "node.roles");
+    check_error("[gc]\ninterval = \"0s\"", "gc.interval");
+    check_error("[gc]\ngrace = \"10ms\"", "gc.grace");
+    check_error("[gc]\nlive_ratio = 1.5", "gc.live_ratio");
+    check_error("[gc]\npack_octets = 10", "gc.pack_octets");
+    check_error("[gc]\noctets_per_second = 0", "gc.octets_per_second");
     check_error("[pop3s]\nlisten = [\"127.0.0.1:995\"]", "tls.certificate_file");
     check_error("[admin]\nlisten = [\"127.0.0.1:8080\"]", "admin.token_file");
     check_error("[blob]\nkind = \"s3\"", "blob.bucket");

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use frontend::{Metrics, Tenancy};
-use maildrop::Housekeeping;
+use maildrop::{GarbageCollector, Housekeeping};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
@@ -113,6 +113,16 @@ impl Node {
             config: self.config.worker.housekeeping(&self.config.audit),
         };
         self.admin_tasks.spawn(housekeeping.run(self.admin_end.clone().cancelled_owned()));
+        let collector = GarbageCollector {
+            directory: Arc::clone(&self.parts.store.directory),
+            index: Arc::clone(&self.parts.store.index),
+            garbage: Arc::clone(&self.parts.store.garbage),
+            packs: Arc::clone(&self.parts.packs),
+            node: self.parts.node,
+            config: self.config.gc.collection(),
+            stats: Arc::clone(&self.parts.garbage),
+        };
+        self.admin_tasks.spawn(collector.run(self.admin_end.clone().cancelled_owned()));
     }
 
     pub(super) fn spawn_heartbeat(&self, name: String, ttl: Duration) -> tokio::task::JoinHandle<()> {

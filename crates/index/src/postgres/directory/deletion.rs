@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// What a tenant's rows are in, in the order in which they are deleted, with the columns that name one row.
-const TENANT_ROWS: [(&str, &str); 11] = [
+const TENANT_ROWS: [(&str, &str); 12] = [
     ("mailboxes", "mailbox_id"),
     ("mailbox_deletions", "mailbox_id"),
     ("messages", "mailbox_id, uid"),
@@ -25,6 +25,7 @@ const TENANT_ROWS: [(&str, &str); 11] = [
     ("bulletins", "bulletin_id"),
     ("pack_garbage", "ctid"),
     ("pack_refusals", "pack_id, mailbox_id, pack_offset"),
+    ("garbage_packs", "pack_id"),
     ("packs", "pack_id"),
     ("traffic", "day, mailbox_id"),
     ("login_times", "mailbox_id"),
@@ -185,6 +186,8 @@ impl Postgres {
                 "DELETE FROM packs WHERE tenant_id = $1",
                 "DELETE FROM pack_refusals WHERE tenant_id = $1",
                 "DELETE FROM pack_garbage WHERE tenant_id = $1",
+                "DELETE FROM garbage_packs WHERE tenant_id = $1",
+                "DELETE FROM pack_sweeps WHERE tenant_id = $1",
                 "DELETE FROM maildrop_locks WHERE tenant_id = $1",
                 "DELETE FROM tenant_usage WHERE tenant_id = $1",
                 "DELETE FROM kept_usage WHERE tenant_id = $1",

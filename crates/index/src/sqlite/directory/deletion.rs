@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// What a tenant's rows are in, in the order in which they are deleted, with the columns that name one row.
-const TENANT_ROWS: [(&str, &str); 11] = [
+const TENANT_ROWS: [(&str, &str); 12] = [
     ("mailboxes", "mailbox_id"),
     ("aliases", "address"),
     ("app_passwords", "mailbox_id, credential_id"),
@@ -30,6 +30,7 @@ const TENANT_ROWS: [(&str, &str); 11] = [
     ("bulletins", "bulletin_id"),
     ("pack_garbage", "rowid"),
     ("pack_refusals", "pack_id, mailbox_id, pack_offset"),
+    ("garbage_packs", "pack_id"),
     ("packs", "pack_id"),
     ("traffic", "day, mailbox_id"),
 ];
@@ -151,6 +152,8 @@ impl Sqlite {
                 "DELETE FROM packs WHERE tenant_id = ?",
                 "DELETE FROM pack_refusals WHERE tenant_id = ?",
                 "DELETE FROM pack_garbage WHERE tenant_id = ?",
+                "DELETE FROM garbage_packs WHERE tenant_id = ?",
+                "DELETE FROM pack_sweeps WHERE tenant_id = ?",
                 "DELETE FROM tenant_usage WHERE tenant_id = ?",
                 "DELETE FROM kept_usage WHERE tenant_id = ?",
                 // What was made in the moment the deletion began.

@@ -1,0 +1,191 @@
+//! Packs as the garbage collection sees them: entries copied into a new one, packs deleted and listed.
+
+use std::{collections::HashSet, ops::Range, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use maildrop::{
+    Extent, PackId, SealedKey, TenantId,
+    port::{BlobError, LiveEntry, MovedEntry, PackPage, PackStore, Rewritten, RewrittenPack},
+};
+use time::OffsetDateTime;
+
+use super::{Inner, Packs, builder::PackBuilder, fetch::Fetch};
+use crate::{
+    format::{FRAME_HEADER_OCTETS, FrameHeader, Malformed, PREFIX_OCTETS},
+    keys::TenantKey,
+    open::{EntryOpener, Opened},
+};
+
+/// Entries with no more than this between them are read by one request.
+const GAP_OCTETS: u64 = 64 * 1024;
+/// And no more than this in all.
+const RUN_OCTETS: u64 = 8 * 1024 * 1024;
+/// Most objects deleted by one request (S3).
+const DELETE_BATCH: usize = 1000;
+
+#[async_trait]
+impl PackStore for Packs {
+    async fn rewrite(
+        &self,
+        tenant: TenantId,
+        key: &SealedKey,
+        mut entries: Vec<LiveEntry>,
+    ) -> Result<Rewritten, BlobError> {
+        let key = self.inner.keyring.open(tenant, key).await?;
+        let mut rewritten = Rewritten::default();
+        entries.sort_unstable_by_key(|entry| (entry.extent.pack, entry.extent.offset));
+        let mut read: Vec<(LiveEntry, Bytes)> = Vec::with_capacity(entries.len());
+        let mut kept: HashSet<PackId> = HashSet::new();
+        for run in runs(&entries) {
+            let fetched = self.inner.fetch(tenant, run).await;
+            let octets = match fetched {
+                Ok(octets) => octets,
+                Err(error @ (BlobError::Corrupt(_) | BlobError::NotFound(_))) => {
+                    kept.insert(run[0].extent.pack);
+                    rewritten.damaged.extend(run.iter().map(|entry| (entry.extent, error.to_string())));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            rewritten.read_octets += octets.len() as u64;
+            for entry in run {
+                // A copy, so that the gaps are not held on to.
+                let sealed = Bytes::copy_from_slice(&octets[within(run, entry.extent)]);
+                match verify(tenant, &key, entry, &sealed) {
+                    Ok(()) => read.push((*entry, sealed)),
+                    Err(Malformed(what)) => {
+                        kept.insert(entry.extent.pack);
+                        rewritten.damaged.push((entry.extent, what.to_owned()));
+                    }
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+        read.retain(|(entry, _)| !kept.contains(&entry.extent.pack));
+        if read.is_empty() {
+            return Ok(rewritten);
+        }
+        read.sort_by_key(|(entry, _)| (entry.mailbox, entry.uid, entry.extent.pack, entry.extent.offset));
+        let (pack, octets) = (PackId::generate(), read.iter().map(|(_, sealed)| sealed.len()).sum());
+        let mut builder = PackBuilder::new(tenant, pack, read.len(), octets);
+        for (entry, sealed) in &read {
+            rewritten.moved.push(MovedEntry { from: entry.extent, to: builder.push(sealed).offset });
+        }
+        let count = read.len() as u32;
+        drop(read);
+        let octets = builder.finish();
+        rewritten.pack = Some(RewrittenPack { pack, octets: octets.len() as u64, entries: count });
+        self.inner.store.put(&self.inner.layout.pack(tenant, pack), octets).await?;
+        Ok(rewritten)
+    }
+
+    async fn delete_packs(&self, tenant: TenantId, packs: &[PackId]) -> Result<(), BlobError> {
+        let keys: Vec<_> = packs.iter().map(|pack| self.inner.layout.pack(tenant, *pack)).collect();
+        for batch in keys.chunks(DELETE_BATCH) {
+            self.inner.store.delete(batch).await?;
+        }
+        Ok(())
+    }
+
+    async fn list_packs(&self, tenant: TenantId, after: Option<PackId>) -> Result<PackPage, BlobError> {
+        let layout = &self.inner.layout;
+        let after = after.map(|pack| layout.pack(tenant, pack));
+        let page = self.inner.store.list(&layout.tenant(tenant), after.as_ref()).await?;
+        // What others put there is not ours to judge.
+        let packs = page.objects.iter().filter_map(|listed| {
+            let (_, pack) = layout.parse(&listed.key).filter(|(whose, _)| *whose == tenant)?;
+            Some((pack, listed.octets))
+        });
+        let packs: Vec<_> = packs.collect();
+        // A page of nothing but others' objects cannot be gone on from.
+        Ok(PackPage { more: page.more && !packs.is_empty(), packs })
+    }
+
+    async fn abort_uploads(&self, tenant: TenantId, before: OffsetDateTime) -> Result<u64, BlobError> {
+        self.inner.store.abort_leftovers(&self.inner.layout.tenant(tenant), before).await
+    }
+}
+
+impl Inner {
+    /// The octets from the first of these entries to the end of the last.
+    async fn fetch(&self, tenant: TenantId, run: &[LiveEntry]) -> Result<Bytes, BlobError> {
+        let name = self.layout.pack(tenant, run[0].extent.pack);
+        let Some(range) = reach(run) else {
+            return Err(BlobError::Corrupt(format!("{name}: an extent that cannot be")));
+        };
+        let octets = range.end - range.start;
+        let all = Fetch::new(Arc::clone(&self.store), name.clone(), range, None).all().await?;
+        if all.len() as u64 != octets {
+            return Err(BlobError::Corrupt(format!("{name} is cut short")));
+        }
+        Ok(all)
+    }
+}
+
+/// Entries, in the order of packs and offsets, by what is read at once.
+fn runs(entries: &[LiveEntry]) -> Vec<&[LiveEntry]> {
+    let mut begin = 0;
+    let mut runs = Vec::new();
+    for at in 1..=entries.len() {
+        let goes_on = entries.get(at).is_some_and(|next| {
+            let (first, last) = (entries[begin].extent, entries[at - 1].extent);
+            let end = last.offset.saturating_add(last.length);
+            next.extent.pack == first.pack
+                && next.extent.offset.saturating_sub(end) <= GAP_OCTETS
+                && next.extent.offset.saturating_add(next.extent.length) - first.offset <= RUN_OCTETS
+        });
+        if !goes_on {
+            runs.push(&entries[begin..at]);
+            begin = at;
+        }
+    }
+    runs
+}
+
+/// What a run reaches over in its pack.
+fn reach(run: &[LiveEntry]) -> Option<Range<u64>> {
+    let mut end = 0;
+    for LiveEntry { extent, .. } in run {
+        end = end.max(extent.offset.checked_add(extent.length)?);
+    }
+    Some(run.first()?.extent.offset..end)
+}
+
+/// Where in a run's octets an entry is.
+fn within(run: &[LiveEntry], extent: Extent) -> Range<usize> {
+    let begin = (extent.offset - run[0].extent.offset) as usize;
+    begin..begin + extent.length as usize
+}
+
+/// Whether the entry is whole, the tenant's, and the message that its row tells of.
+fn verify(tenant: TenantId, key: &TenantKey, entry: &LiveEntry, sealed: &[u8]) -> Result<(), Malformed> {
+    let (prefix, mut rest) =
+        sealed.split_first_chunk::<PREFIX_OCTETS>().ok_or(Malformed("entry is cut short"))?;
+    let mut opener = EntryOpener::new(tenant, key, prefix)?;
+    let mut hasher = blake3::Hasher::new();
+    loop {
+        let (raw, after) =
+            rest.split_first_chunk::<FRAME_HEADER_OCTETS>().ok_or(Malformed("entry is cut short"))?;
+        let octets = FrameHeader::parse(raw)?.sealed_octets as usize;
+        let (frame, after) = after.split_at_checked(octets).ok_or(Malformed("entry is cut short"))?;
+        rest = after;
+        match opener.open(*raw, frame)? {
+            Opened::Envelope(_) => {}
+            Opened::Body(chunk) => {
+                hasher.update(&chunk);
+            }
+            Opened::Summary(summary) => {
+                let found = *hasher.finalize().as_bytes();
+                if found != entry.digest.0 || summary.measured.digest != entry.digest {
+                    return Err(Malformed("message is not the one its row tells of"));
+                }
+                return if rest.is_empty() {
+                    Ok(())
+                } else {
+                    Err(Malformed("entry is shorter than its extent"))
+                };
+            }
+        }
+    }
+}
