@@ -53,6 +53,7 @@ contract! {
     directory::names_are_unique,
     directory::lists_are_paged,
     directory::accounts_and_recipients_are_found,
+    directory::one_tenants_broken_row_is_no_others,
     directory::passwords_change_with_their_version,
     directory::logins_are_set_with_their_version,
     directory::deletions_are_whole,

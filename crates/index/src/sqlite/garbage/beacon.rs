@@ -17,6 +17,8 @@ impl Sqlite {
         next: Uuid,
     ) -> Result<Option<Held>, sqlx::Error> {
         let now = OffsetDateTime::now_utc();
+        // As it is kept: to the microsecond.
+        let now = now.replace_nanosecond(now.microsecond() * 1000).unwrap_or(now);
         let mut tx = self.writer.begin().await?;
         let known: Vec<(Uuid, i64)> =
             sqlx::query_as("SELECT beacon, at FROM pack_beacons WHERE shard = ? ORDER BY at, beacon")
