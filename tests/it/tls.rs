@@ -110,6 +110,30 @@ fn a_hang_up_signal_reloads_the_certificate_and_keeps_sessions() {
     Pop3::over(Box::new(encrypt(&new, connect(node.pop3s)))).unwrap();
 }
 
+/// A connection that ends without a word of TLS may have been cut by anybody (RFC 8314 §3.4).
+#[test]
+fn tls_is_closed_before_the_connection_is() {
+    let (node, _) = node();
+    let script = format!(
+        "import socket, ssl, sys
+context = ssl.create_default_context(cafile='{}')
+raw = socket.create_connection(('127.0.0.1', {}))
+tls = context.wrap_socket(raw, server_hostname='localhost', suppress_ragged_eofs=False)
+assert tls.recv(100).startswith(b'+OK')
+tls.sendall(b'QUIT\\r\\n')
+said = b''
+while octets := tls.recv(100):
+    said += octets
+assert said.startswith(b'+OK'), said
+print('closed')
+",
+        node.dir.path().join("cert.pem").display(),
+        node.pop3s.port()
+    );
+    let output = run(Command::new("python3").args(["-c", &script]));
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "closed");
+}
+
 #[test]
 fn openssl_shakes_hands_by_stls() {
     let (node, _) = node();

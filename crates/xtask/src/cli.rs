@@ -24,6 +24,8 @@ enum Command {
     Fuzz(tasks::fuzz::Args),
     /// Measure a release build on PostgreSQL and S3, beside the bare S3 server and another POP3 server.
     Bench(tasks::bench::Args),
+    /// Count requests to the object store, and what they cost, for mail that comes, is read and is deleted.
+    Cost(tasks::cost::Args),
     /// Measure memory: idle sessions, a message of 100 MB, a maildrop of 100,000 messages.
     Memory(tasks::memory::Args),
 }
@@ -37,6 +39,7 @@ pub fn main() -> ExitCode {
         Command::Ci(args) => tasks::ci::run(&layout, &args),
         Command::Fuzz(args) => tasks::fuzz::run(&layout, &args),
         Command::Bench(args) => tasks::bench::run(&layout, &args),
+        Command::Cost(args) => tasks::cost::run(&layout, &args),
         Command::Memory(args) => tasks::memory::run(&layout, &args),
     });
     match done {

@@ -3,6 +3,7 @@
 pub(crate) mod clients;
 pub(crate) mod drive;
 pub(crate) mod http;
+pub(crate) mod idle;
 pub(crate) mod mail;
 pub(crate) mod meter;
 pub(crate) mod s3;

@@ -31,6 +31,8 @@ const TENANT: &str = "bench";
 const BUCKET: &str = "mail";
 /// Mailboxes have a quota, as most do, which no measurement reaches.
 const QUOTA_OCTETS: u64 = 1 << 40;
+/// Configuration for what measures other things than the worker's own requests.
+pub(crate) const QUIET: &str = "[gc]\ninterval = \"1h\"\n";
 const TOKEN: &str = "bench-token-0123456789abcdef0123456789abcdef";
 
 /// Where a POP3 and LMTP server listens.
@@ -58,6 +60,8 @@ pub(crate) struct Store<'a> {
     /// The release binary.
     pub(crate) postern: &'a Path,
     pub(crate) tls: &'a Identity,
+    /// What else is in the configuration.
+    pub(crate) more: &'a str,
 }
 
 /// One more node, on the same index and bucket.
@@ -82,6 +86,12 @@ impl Node {
         postern: &Path,
         tls: &Identity,
     ) -> anyhow::Result<Self> {
+        Self::start_on(&Store { dir, servers, postern, tls, more: QUIET }).await
+    }
+
+    /// The same, with more configuration.
+    pub(crate) async fn start_on(store: &Store<'_>) -> anyhow::Result<Self> {
+        let Store { dir, servers, .. } = store;
         let seaweed = Seaweed::start(&servers.weed, dir.join("s3"))?;
         // Measured as it is run: a commit waits for the disk.
         let mut options = PostgresOptions::new(&servers.postgres_bin, dir.join("pg"));
@@ -89,11 +99,9 @@ impl Node {
         options.settings.push("shared_buffers=256MB".to_owned());
         let postgres = Postgres::start(options)?;
         postgres.sql("postgres", "CREATE DATABASE postern")?;
-        let store = SocketAddr::from((Ipv4Addr::LOCALHOST, seaweed.port()));
-        S3::connect(store).await?.create_bucket(BUCKET).await.context("create bucket")?;
-        let store = Store { dir, servers, postern, tls };
-        let Another { group, ports, admin } =
-            spawn(&store, "postern", &postgres, &seaweed.endpoint()).await?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, seaweed.port()));
+        S3::connect(address).await?.create_bucket(BUCKET).await.context("create bucket")?;
+        let Another { group, ports, admin } = spawn(store, "postern", &postgres, &seaweed.endpoint()).await?;
         Ok(Self { group, postgres, seaweed, ports, admin })
     }
 
@@ -257,7 +265,8 @@ fn configuration(
          [index]\nurl = \"{index}\"\n\n\
          [blob]\nkind = \"s3\"\nbucket = \"{BUCKET}\"\nregion = \"us-east-1\"\nendpoint = \"{endpoint}\"\n\n\
          [keys]\nmaster_key_file = {key}\n\n[node]\nname = \"{node}\"\ndata_dir = {data}\n\n\
-         [log]\nformat = \"text\"\nfilter = \"warn\"\n",
+         [log]\nformat = \"text\"\nfilter = \"warn\"\n\n{more}",
+        more = store.more,
         pop3 = ports.pop3,
         pop3s = ports.pop3s,
         lmtp = ports.lmtp,

@@ -82,7 +82,7 @@ pub(crate) async fn fetches(door: Door, local: String, budget: Arc<Budget>) -> a
 }
 
 /// How many messages STAT says there are; none at all is an error, for then nothing would be measured.
-async fn count(wire: &mut Wire) -> anyhow::Result<u64> {
+pub(crate) async fn count(wire: &mut Wire) -> anyhow::Result<u64> {
     wire.send(b"STAT\r\n").await?;
     let line = String::from_utf8_lossy(wire.line().await?).into_owned();
     match line.split(' ').nth(1).and_then(|count| count.parse().ok()) {

@@ -80,6 +80,15 @@ pub(crate) fn pss(pid: u32) -> anyhow::Result<u64> {
     field(&format!("/proc/{pid}/smaps_rollup"), "Pss:")
 }
 
+/// The same of a process and all its children together, and how many they are.
+pub(crate) fn pss_of_tree(root: u32) -> (u64, usize) {
+    let mut pids = process::descendants(root);
+    pids.push(root);
+    // One that ends meanwhile has none.
+    let each: Vec<u64> = pids.into_iter().filter_map(|pid| pss(pid).ok()).collect();
+    (each.iter().sum(), each.len())
+}
+
 /// Forgets a process's peak of resident memory, so that the next one is of what follows (proc(5), clear_refs).
 pub(crate) fn reset_peak(pid: u32) {
     let _ = fs::write(format!("/proc/{pid}/clear_refs"), "5");

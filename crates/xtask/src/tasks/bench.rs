@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what Postern does and what it costs, beside the bare S3 server and another POP3 server.
 
 mod dovecot;
+mod idle;
 mod logins;
 mod plan;
 mod raw;
@@ -20,11 +21,14 @@ use anyhow::{Context as _, bail};
 use self::{plan::Plan, report::Report, scenarios::Target};
 use crate::{
     layout::{Layout, RunDir},
-    load::{clients::Door, tls::Identity},
+    load::{self, clients::Door, tls::Identity},
     node::{self, Node, Store},
-    process,
+    process, sys,
     tools::{self, Servers},
 };
+
+/// Sessions of a process of Dovecot, where they are shared.
+const SHARED_BY: usize = 64;
 
 /// What to measure.
 #[derive(Debug, clap::Args)]
@@ -35,6 +39,9 @@ pub(crate) struct Args {
     /// A minute in all, to see that everything runs; the figures mean little.
     #[arg(long)]
     quick: bool,
+    /// Idle sessions alone.
+    #[arg(long)]
+    idle: bool,
     /// Where the figures go as JSON. Default: `target/xtask/bench.json`.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -59,6 +66,7 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> anyhow::Result<ExitCode> {
     let servers = tools::provide(layout, packages)?;
     let postern = node::binary(layout, args.binary.as_deref())?;
     let dir = RunDir::create(layout)?;
+    sys::raise_file_limit();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("start runtime")?;
     let report = runtime.block_on(measure(&dir, &servers, &postern, args))?;
@@ -84,6 +92,7 @@ async fn measure(
     {
         let node = Node::start(dir.path(), servers, postern, &tls).await?;
         node.create_mailboxes(plan::mailboxes()).await?;
+        load::idle::create_mailboxes(&node, &plan::mailbox("poll", 0), plan.idle())?;
         let target = Target {
             name: "postern",
             ports: node.ports,
@@ -93,14 +102,17 @@ async fn measure(
             main: node.pid(),
             admin: Some(node.admin),
         };
-        scenarios::all(&target, &plan, &mut report).await?;
-        logins::all(&target, &plan, &mut report).await?;
-        raw::all(&node, &plan, &mut report).await?;
-        let store = Store { dir: dir.path(), servers, postern, tls: &tls };
-        storage::all(&node, &target, &plan, &mut report, &store).await?;
+        idle::all(&target, &plan, &mut report).await?;
+        if !args.idle {
+            scenarios::all(&target, &plan, &mut report).await?;
+            logins::all(&target, &plan, &mut report).await?;
+            raw::all(&node, &plan, &mut report).await?;
+            let store = Store { dir: dir.path(), servers, postern, tls: &tls, more: node::QUIET };
+            storage::all(&node, &target, &plan, &mut report, &store).await?;
+        }
     }
     if args.peer == Some(Peer::Dovecot) {
-        let peer = dovecot::Dovecot::start(&dir.path().join("dovecot"), &tls).await?;
+        let peer = dovecot::Dovecot::start(&dir.path().join("dovecot"), &tls, &plan, 1).await?;
         let target = Target {
             name: "dovecot",
             ports: peer.ports,
@@ -110,10 +122,29 @@ async fn measure(
             main: peer.server().pid,
             admin: None,
         };
-        scenarios::all(&target, &plan, &mut report).await?;
-        logins::all(&target, &plan, &mut report).await?;
+        idle::all(&target, &plan, &mut report).await?;
+        if !args.idle {
+            scenarios::all(&target, &plan, &mut report).await?;
+            logins::all(&target, &plan, &mut report).await?;
+        }
+        drop(peer);
+        // Once more with processes that are shared by sessions, which is kinder to memory and less usual.
+        let peer =
+            dovecot::Dovecot::start(&dir.path().join("dovecot-shared"), &tls, &plan, SHARED_BY).await?;
+        let target = Target {
+            name: "dovecot, 64 a process",
+            ports: peer.ports,
+            plain: Door::Plain(peer.ports.pop3),
+            tls: Door::Tls(peer.ports.pop3s, tls.clone()),
+            servers: vec![peer.server()],
+            main: peer.server().pid,
+            admin: None,
+        };
+        idle::all(&target, &plan, &mut report).await?;
     }
-    report.end()?;
+    if !args.idle {
+        report.end()?;
+    }
     Ok(report)
 }
 

@@ -51,7 +51,7 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> anyhow::Result<ExitCode> {
         let tls = Identity::make(dir.path())?;
         let node = Node::start(dir.path(), &servers, &postern, &tls).await?;
         node.create_mailboxes([LARGE.to_owned(), MANY.to_owned()]).await?;
-        idle::create_mailboxes(&node, args.sessions)?;
+        crate::load::idle::create_mailboxes(&node, LARGE, args.sessions)?;
         let doors =
             [("plaintext", Door::Plain(node.ports.pop3)), ("TLS", Door::Tls(node.ports.pop3s, tls.clone()))];
         for (name, door) in &doors {

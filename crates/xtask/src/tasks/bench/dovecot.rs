@@ -11,10 +11,10 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use super::plan;
+use super::plan::{self, Plan};
 use crate::{
     interrupt,
-    load::{clients::Door, clients::poll, meter::Server, tls::Identity},
+    load::{clients::Door, clients::poll, idle, meter::Server, tls::Identity},
     node::{PASSWORD, Ports, address},
     process::{self, Group},
     services::free_ports,
@@ -34,8 +34,13 @@ pub(super) struct Dovecot {
 }
 
 impl Dovecot {
-    /// Starts one with its configuration, sockets and mail under `dir`.
-    pub(super) async fn start(dir: &Path, tls: &Identity) -> anyhow::Result<Self> {
+    /// Starts one with its configuration, sockets and mail under `dir`, and `sharing` sessions of a process.
+    pub(super) async fn start(
+        dir: &Path,
+        tls: &Identity,
+        plan: &Plan,
+        sharing: usize,
+    ) -> anyhow::Result<Self> {
         if !sys::is_root() {
             bail!("measuring Dovecot needs root: it runs its parts as several users");
         }
@@ -48,14 +53,15 @@ impl Dovecot {
         let mail = dir.join("mail");
         fs::create_dir_all(&mail).context("create mail directory")?;
         chown(&mail, Some(MAIL), Some(MAIL)).context("give away mail directory")?;
+        let mailboxes = plan::mailboxes().into_iter().chain((0..plan.idle()).map(idle::mailbox));
         let users: Vec<String> =
-            plan::mailboxes().iter().map(|local| format!("{}:{{PLAIN}}{PASSWORD}", address(local))).collect();
+            mailboxes.map(|local| format!("{}:{{PLAIN}}{PASSWORD}", address(&local))).collect();
         fs::write(dir.join("users"), users.join("\n") + "\n").context("write users")?;
         let [pop3, pop3s, lmtp] =
             free_ports()?.map(|port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         let ports = Ports { pop3, pop3s, lmtp };
         let config = dir.join("dovecot.conf");
-        fs::write(&config, configuration(dir, ports, tls)).context("write configuration")?;
+        fs::write(&config, configuration(dir, ports, tls, sharing)).context("write configuration")?;
         let mut command = Command::new(dovecot);
         command.arg("-F").arg("-c").arg(&config);
         let group = Group::spawn(&mut command, libc::SIGTERM, libc::SIGTERM)?;
@@ -85,11 +91,11 @@ impl Dovecot {
     }
 }
 
-fn configuration(dir: &Path, ports: Ports, tls: &Identity) -> String {
+fn configuration(dir: &Path, ports: Ports, tls: &Identity, sharing: usize) -> String {
     let dir = dir.display();
     format!(
         "base_dir = {dir}/base\nstate_dir = {dir}/state\nlog_path = {dir}/log\n\
-         protocols = pop3 lmtp\nlisten = 127.0.0.1\ninstance_name = postern-bench\n\
+         protocols = pop3 lmtp\nlisten = 127.0.0.1\ninstance_name = postern-bench\ndefault_process_limit = 1200\n\
          mail_location = maildir:{dir}/mail/%n\nfirst_valid_uid = 1\nfirst_valid_gid = 1\npop3_no_flag_updates = yes\nmail_max_userip_connections = 0\nstats_writer_socket_path =\n\
          # A delivery is on disk before it is acknowledged.\nmail_fsync = optimized\n\
          ssl = yes\nssl_cert = <{certificate}\nssl_key = <{key}\ndisable_plaintext_auth = no\nauth_mechanisms = plain cram-md5 scram-sha-1 scram-sha-256\n\
@@ -100,7 +106,8 @@ fn configuration(dir: &Path, ports: Ports, tls: &Identity) -> String {
          client_limit = 10000\n  \
          inet_listener pop3 {{\n    port = {pop3}\n  }}\n  \
          inet_listener pop3s {{\n    port = {pop3s}\n    ssl = yes\n  }}\n}}\n\
-         service pop3 {{\n  service_count = 0\n  process_min_avail = 32\n  process_limit = 256\n}}\n\
+         service pop3 {{\n  service_count = 0\n  process_min_avail = 32\n  process_limit = 1200\n  \
+          client_limit = {sharing}\n}}\n\
          service lmtp {{\n  service_count = 0\n  process_min_avail = 16\n  \
          inet_listener lmtp {{\n    address = 127.0.0.1\n    port = {lmtp}\n  }}\n}}\n\
          service anvil {{\n  client_limit = 10000\n}}\nservice auth {{\n  client_limit = 10000\n}}\n",

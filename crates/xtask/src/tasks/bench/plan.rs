@@ -38,6 +38,11 @@ impl Plan {
 }
 
 impl Plan {
+    /// Idle sessions at once.
+    pub(super) fn idle(&self) -> usize {
+        if self.quick { 50 } else { 1000 }
+    }
+
     /// Whether only to see that everything runs.
     pub(super) fn is_quick(&self) -> bool {
         self.quick

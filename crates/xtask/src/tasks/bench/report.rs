@@ -33,6 +33,7 @@ pub(super) struct Report {
     load_before: String,
     load_after: String,
     rows: Vec<Row>,
+    idle: Vec<Idle>,
     ratios: Vec<Ratio>,
 }
 
@@ -65,6 +66,51 @@ pub(super) struct Row {
     cpus_busy_elsewhere: f64,
     /// Requests to the object store for a thousand operations, where they were counted.
     store_requests_per_thousand: Option<f64>,
+}
+
+/// Sessions that are logged in and say nothing.
+#[derive(Debug, Serialize)]
+pub(super) struct Idle {
+    server: &'static str,
+    door: &'static str,
+    sessions: usize,
+    /// Octets that the server's processes take before and while they are open.
+    octets: [u64; 2],
+    /// Processes of the server while they are open.
+    processes: usize,
+    /// CPU milliseconds of all servers for a session in a minute.
+    cpu_ms_per_minute_each: f64,
+}
+
+impl Idle {
+    /// `octets` are those before and during; `cpus` is the CPU time of the servers in a second.
+    pub(super) fn new(
+        server: &'static str,
+        door: &'static str,
+        sessions: usize,
+        octets: [u64; 2],
+        processes: usize,
+        cpus: f64,
+    ) -> Self {
+        let cpu_ms_per_minute_each = cpus * 60_000.0 / sessions as f64;
+        let idle = Self { server, door, sessions, octets, processes, cpu_ms_per_minute_each };
+        eprintln!("  {}", idle.cells().join("  "));
+        idle
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let [before, during] = self.octets.map(|octets| octets as f64);
+        vec![
+            self.server.to_owned(),
+            self.door.to_owned(),
+            self.sessions.to_string(),
+            format!("{:.1}", before / 1_048_576.0),
+            format!("{:.1}", during / 1_048_576.0),
+            format!("{:.1}", (during - before) / 1024.0 / self.sessions as f64),
+            self.processes.to_string(),
+            format!("{:.2}", self.cpu_ms_per_minute_each),
+        ]
+    }
 }
 
 /// Postern beside the bare store.
@@ -154,12 +200,17 @@ impl Report {
             load_before: load(),
             load_after: String::new(),
             rows: Vec::new(),
+            idle: Vec::new(),
             ratios: Vec::new(),
         })
     }
 
     pub(super) fn add(&mut self, row: Row) {
         self.rows.push(row);
+    }
+
+    pub(super) fn add_idle(&mut self, idle: Idle) {
+        self.idle.push(idle);
     }
 
     /// Says how many requests to the object store the last row's operations took.
@@ -231,6 +282,19 @@ impl Report {
             "CPU: seconds of the servers for a thousand operations. elsewhere: CPUs the rest of the machine used.\n\
              requests: to the object store for a thousand operations.\n\n",
         );
+        let rows = self.idle.iter().map(Idle::cells);
+        let titles = [
+            "idle sessions",
+            "",
+            "sessions",
+            "MiB before",
+            "MiB with them",
+            "KiB each",
+            "processes",
+            "CPU ms/min each",
+        ];
+        align(&mut text, &titles, rows.collect());
+        text.push_str("MiB: proportional set size of all processes of the POP3 server.\n\n");
         let rows = self.ratios.iter().map(|ratio| {
             let number = |value: f64| format!("{value:.2}");
             let raw = ratio.raw.to_owned();
