@@ -46,6 +46,24 @@ fn sessions_may_finish_and_then_the_node_is_down() {
 }
 
 #[test]
+fn a_node_says_that_it_leaves_before_its_listeners_close() {
+    let mut options = NodeOptions::embedded();
+    options.extra = "[node]\ndrain_delay = \"3s\"\ndrain_timeout = \"30s\"\n".into();
+    let (mut node, a) = Node::start(&options).with_mailbox("a");
+    node.signal(libc::SIGTERM);
+    let told = Instant::now();
+    crate::support::wait_for("readiness falls", Duration::from_secs(2), || {
+        (Http::new(node.admin, "").get("/readyz") == (503, "draining\n".to_owned())).then_some(())
+    });
+    // Whoever is still sent here is served.
+    login(node.pop3, &a, "pw").ok("QUIT");
+    deliver(node.lmtp, &a, &message("late", 500));
+    assert!(told.elapsed() < Duration::from_secs(3), "{:?}: too slow to tell anything", told.elapsed());
+    assert!(node.wait().success());
+    assert!(told.elapsed() >= Duration::from_secs(3), "{:?}", told.elapsed());
+}
+
+#[test]
 fn past_the_deadline_sessions_end_between_commands_and_delete_nothing() {
     let (mut node, a) = node("1s");
     deliver(node.lmtp, &a, &message("one", 500));

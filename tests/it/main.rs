@@ -19,6 +19,7 @@ mod certificates;
 mod clients;
 mod cluster;
 mod configuration;
+mod deploy;
 mod dev;
 mod drain;
 mod fairness;

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use frontend::ListenAddr;
 use index::{Postgres, Sqlite};
 
-use crate::{admin, config::Config, dev, serve, wiring};
+use crate::{admin, config::Config, dev, probe, serve, wiring};
 
 /// A multi-tenant POP3 gateway backed by object storage.
 #[derive(Debug, Parser)]
@@ -26,6 +26,8 @@ enum Command {
     Migrate(ConfigArgs),
     /// Read the configuration and every file it names; exit 2 if anything is wrong
     CheckConfig(ConfigArgs),
+    /// Ask whether a node, or what stands in front of it, serves; exit 1 if it does not
+    Probe(probe::ProbeArgs),
     /// Manage tenants, domains and mailboxes over the REST API
     Admin(admin::AdminArgs),
     /// Print the version
@@ -91,6 +93,7 @@ impl Cli {
                 say("configuration is good");
                 Ok(())
             }
+            Command::Probe(args) => runtime()?.block_on(probe::run(&args)),
             Command::Admin(args) => runtime()?.block_on(admin::run(args)),
             Command::Version => {
                 say(&format!("postern {}", env!("CARGO_PKG_VERSION")));

@@ -7,6 +7,7 @@ mod dev;
 mod files;
 mod logging;
 mod observed;
+mod probe;
 mod serve;
 mod telemetry;
 mod turns;

@@ -24,6 +24,8 @@ use prometheus::{
     proto::MetricFamily,
 };
 
+use crate::config::Config;
+
 pub(crate) use blob_store::ObservedBlobStore;
 pub(crate) use bulletins::ObservedBulletins;
 pub(crate) use directory::ObservedDirectory;
@@ -167,6 +169,26 @@ impl Collector for CacheBlocks {
         }
         self.blocks.collect()
     }
+}
+
+/// Registers what the configuration bounds, so that what is in use can be seen against it.
+pub(crate) fn limits(
+    registry: &Registry,
+    config: &Config,
+    pool: Option<&PoolStats>,
+) -> Result<(), prometheus::Error> {
+    let opts = Opts::new("postern_configured_limit", "what the configuration bounds");
+    let limits = IntGaugeVec::new(opts, &["limit"])?;
+    let connections = pool.map_or(0, |_| u64::from(config.index.connections_max));
+    let bounds = [
+        ("pop3_connections", config.pop3.connections_max as u64),
+        ("lmtp_connections", config.lmtp.connections_max as u64),
+        ("index_connections", connections),
+    ];
+    for (limit, bound) in bounds {
+        limits.with_label_values(&[limit]).set(i64::try_from(bound).unwrap_or(i64::MAX));
+    }
+    registry.register(Box::new(limits))
 }
 
 /// Registers the connections to the index by state. An index that has no pool has none.

@@ -60,6 +60,8 @@ pub(crate) struct Node {
     parts: Parts,
     tls: TlsIdentities,
     drain: Drain,
+    /// Cancelled when balancers shall send nobody here any more.
+    leaving: tokio_util::sync::CancellationToken,
     admin_end: tokio_util::sync::CancellationToken,
     admin_tasks: tokio_util::task::TaskTracker,
     heartbeat: Option<tokio::task::JoinHandle<()>>,
@@ -83,6 +85,7 @@ impl Node {
             parts,
             tls,
             drain: Drain::new(),
+            leaving: tokio_util::sync::CancellationToken::new(),
             admin_end: tokio_util::sync::CancellationToken::new(),
             admin_tasks: tokio_util::task::TaskTracker::new(),
             heartbeat: None,
@@ -112,11 +115,19 @@ impl Node {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        let Self { config, parts, drain, admin_end, admin_tasks, heartbeat, .. } = self;
-        info!(timeout = ?config.node.drain_timeout, "node drains");
+        let Self { config, parts, drain, leaving, admin_end, admin_tasks, heartbeat, .. } = self;
+        leaving.cancel();
+        let drained = async {
+            if !config.node.drain_delay.is_zero() {
+                info!(delay = ?config.node.drain_delay, "node leaves");
+                tokio::time::sleep(config.node.drain_delay).await;
+            }
+            info!(timeout = ?config.node.drain_timeout, "node drains");
+            drain.drain(config.node.drain_timeout, CLOSING_GRACE).await
+        };
         // A second signal means it.
         let cut_off = tokio::select! {
-            cut_off = drain.drain(config.node.drain_timeout, CLOSING_GRACE) => cut_off,
+            cut_off = drained => cut_off,
             _ = terminate.recv() => 0,
             _ = interrupt.recv() => 0,
         };
@@ -289,7 +300,7 @@ impl Node {
 
     fn serve_admin(&self, listener: TcpListener) -> anyhow::Result<()> {
         let token = self.config.admin_token()?.context("admin.token_file is missing")?;
-        let drain = self.drain.handle();
+        let leaving = self.leaving.clone();
         let Store { directory, index, records, bulletins, .. } = self.parts.managed.clone();
         let api = AdminApi {
             directory,
@@ -308,7 +319,7 @@ impl Node {
             registry: self.parts.registry.clone(),
             metrics_public: self.config.admin.metrics_public,
             limits: self.config.api_limits(),
-            draining: Arc::new(move || drain.is_draining()),
+            draining: Arc::new(move || leaving.is_cancelled()),
             manages: self.config.has_role(Role::Admin),
         };
         let end = self.admin_end.clone().cancelled_owned();

@@ -113,6 +113,7 @@ impl Parts {
             }
         };
         let registry = registry()?;
+        observed::limits(&registry, config, pool.as_ref())?;
         observed::index_pool(&registry, pool)?;
         let store = Store {
             index: Arc::new(ObservedIndex::new(store.index, &registry)?),

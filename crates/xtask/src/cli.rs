@@ -18,8 +18,10 @@ struct Cli {
 enum Command {
     /// Run every test of the workspace against private servers, installing what is missing.
     Test(tasks::test::Args),
-    /// What continuous integration runs: formatting, lints, licences, tests.
+    /// What continuous integration runs: formatting, lints, licences, what is deployed, fuzzing, tests.
     Ci(tasks::ci::Args),
+    /// Check what operators deploy: chart, rules, dashboards, container and compose files.
+    Deploy(tasks::deploy::Args),
     /// Fuzz protocol cores, SASL, PROXY headers, packs and messages, on from the corpus that is kept.
     Fuzz(tasks::fuzz::Args),
     /// Measure a release build on PostgreSQL and S3, beside the bare S3 server and another POP3 server.
@@ -37,6 +39,7 @@ pub fn main() -> ExitCode {
     let done = interrupt::install().and_then(|()| Layout::find()).and_then(|layout| match cli.command {
         Command::Test(args) => tasks::test::run(&layout, &args),
         Command::Ci(args) => tasks::ci::run(&layout, &args),
+        Command::Deploy(args) => tasks::deploy::run(&layout, &args),
         Command::Fuzz(args) => tasks::fuzz::run(&layout, &args),
         Command::Bench(args) => tasks::bench::run(&layout, &args),
         Command::Cost(args) => tasks::cost::run(&layout, &args),

@@ -45,6 +45,10 @@ const MAIL_TOOLS: [(&str, &str); 25] = [
     ("npm", "npm"),
 ];
 
+/// The programs that check what is deployed.
+const DEPLOY_TOOLS: [(&str, &str); 3] =
+    [("python3", "python3"), ("openssl", "openssl"), ("promtool", "prometheus")];
+
 /// What the servers are started from.
 #[derive(Debug)]
 pub(crate) struct Servers {
@@ -79,6 +83,26 @@ pub(crate) fn crowdsec(layout: &Layout) -> anyhow::Result<PathBuf> {
     apt::unpack(layout, "crowdsec")
 }
 
+/// What the checks of `deploy/` and `helm/` are run by.
+#[derive(Debug)]
+pub(crate) struct DeployTools {
+    /// A Python with Helm, the schemas of Kubernetes, and YAML.
+    pub(crate) python: PathBuf,
+    /// checkov.
+    pub(crate) checkov: PathBuf,
+}
+
+/// Finds or installs what the checks of `deploy/` and `helm/` are run by.
+pub(crate) fn deploy(layout: &Layout) -> anyhow::Result<DeployTools> {
+    provide_programs(layout, &DEPLOY_TOOLS)?;
+    Ok(DeployTools { python: venv::helm(layout)?, checkov: venv::checkov(layout)? })
+}
+
+/// Finds or installs a Python with Helm as a library.
+pub(crate) fn helm(layout: &Layout) -> anyhow::Result<PathBuf> {
+    venv::helm(layout)
+}
+
 /// Finds or installs getmail6.
 pub(crate) fn getmail(layout: &Layout) -> anyhow::Result<PathBuf> {
     venv::getmail(layout)
@@ -91,26 +115,29 @@ pub(crate) fn node_pop3(layout: &Layout) -> anyhow::Result<PathBuf> {
 
 /// Finds or installs the servers, and these programs (with their packages).
 pub(crate) fn provide(layout: &Layout, programs: &[(&str, &str)]) -> anyhow::Result<Servers> {
-    let mut missing: Vec<&str> =
-        programs.iter().filter(|(what, _)| !is_there(what)).map(|(_, package)| *package).collect();
-    if find("python3").is_none() && !missing.contains(&"python3") {
-        missing.push("python3");
-    }
+    let mut wanted = programs.to_vec();
+    wanted.push(("python3", "python3"));
     if postgres_bin().is_none() && sys::is_root() {
-        missing.push("postgresql");
+        // By a name that no program has.
+        wanted.push(("/nonexistent/postgres", "postgresql"));
     }
-    // A program may need several packages.
-    let mut missing: Vec<&str> = missing.into_iter().flat_map(str::split_ascii_whitespace).collect();
-    missing.dedup();
-    if !missing.is_empty() {
-        apt::install(layout, &missing)?;
-    }
+    provide_programs(layout, &wanted)?;
     let postgres_bin = match postgres_bin() {
         Some(bin) => bin,
         // Without root, PostgreSQL comes like SeaweedFS does.
         None => venv::postgres_bin(layout)?,
     };
     Ok(Servers { postgres_bin, weed: venv::weed(layout)? })
+}
+
+/// Installs what is missing of these programs, by their packages.
+fn provide_programs(layout: &Layout, programs: &[(&str, &str)]) -> anyhow::Result<()> {
+    let missing = programs.iter().filter(|(what, _)| !is_there(what)).map(|(_, package)| *package);
+    // A program may need several packages.
+    let mut missing: Vec<&str> = missing.flat_map(str::split_ascii_whitespace).collect();
+    missing.sort_unstable();
+    missing.dedup();
+    if missing.is_empty() { Ok(()) } else { apt::install(layout, &missing) }
 }
 
 /// Whether a program is installed, or a file by its whole path.

@@ -44,7 +44,10 @@ pub(crate) struct Node {
     /// What it does. Default: everything.
     #[serde(deserialize_with = "list")]
     pub(crate) roles: Vec<Role>,
-    /// How long sessions may go on after SIGTERM. Default: 30 s.
+    /// How long listeners stay open after SIGTERM, while `/readyz` already says 503. Default: none.
+    #[serde(deserialize_with = "duration")]
+    pub(crate) drain_delay: Duration,
+    /// How long sessions may go on after that. Default: 30 s.
     #[serde(deserialize_with = "duration")]
     pub(crate) drain_timeout: Duration,
     /// Where the embedded index, blobs and keys lie. Default: `postern-data`.
@@ -58,6 +61,7 @@ impl Default for Node {
         Self {
             name: None,
             roles: vec![Role::Pop3, Role::Lmtp, Role::Admin, Role::Worker],
+            drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(30),
             data_dir: "postern-data".into(),
             work_max: None,

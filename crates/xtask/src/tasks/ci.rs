@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode};
 use crate::{
     layout::Layout,
     process,
-    tasks::{fuzz, test},
+    tasks::{deploy, fuzz, test},
     tools,
 };
 
@@ -46,6 +46,11 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> anyhow::Result<ExitCode> {
         println!(
             "xtask ci: licences: left out, cargo-deny is not installed (`cargo xtask ci --deny` installs it)"
         );
+    }
+    println!("xtask ci: what is deployed");
+    let code = deploy::run(layout, &deploy::Args::check())?;
+    if code != ExitCode::SUCCESS {
+        return Ok(code);
     }
     println!("xtask ci: fuzzing");
     let code = fuzz::run(layout, &fuzz::Args::short())?;

@@ -16,6 +16,8 @@
 //! | `POSTERN_TEST_GETMAIL` | getmail6's program |
 //! | `POSTERN_TEST_CROWDSEC` | directory that CrowdSec's package is unpacked in |
 //! | `POSTERN_TEST_NODE_POP3` | directory that node-pop3 is installed in |
+//! | `POSTERN_TEST_HELM` | a Python with Helm, to render the chart |
+//! | `POSTERN_TEST_CHART_CHECK` | what renders it |
 //! | `POSTERN_TEST_BIN` | the built `postern` |
 //! | `POSTERN_TEST_TMP` | a fresh directory, removed after a run that passed |
 
@@ -32,6 +34,7 @@ use crate::{
     layout::{Layout, RunDir},
     process::{self, Group},
     services::{ADMIN_KEY, ADMIN_SECRET, Postgres, PostgresOptions, Seaweed},
+    tasks::deploy,
     tools::{self, Servers},
 };
 
@@ -70,6 +73,8 @@ pub(crate) fn run(layout: &Layout, args: &Args) -> anyhow::Result<ExitCode> {
         getmail: tools::getmail(layout)?,
         node_pop3: tools::node_pop3(layout)?,
         crowdsec: tools::crowdsec(layout)?,
+        helm: tools::helm(layout)?,
+        chart_check: deploy::chart_check(layout),
     };
     let fixture = Fixture::start(&dir, &servers, schemathesis, clients)?;
     if let Some(mut build) = build {
@@ -127,6 +132,8 @@ struct Clients {
     getmail: PathBuf,
     node_pop3: PathBuf,
     crowdsec: PathBuf,
+    helm: PathBuf,
+    chart_check: PathBuf,
 }
 
 /// The servers that tests share. Those that kill a server start one of their own.
@@ -182,6 +189,8 @@ impl Fixture {
             .env("POSTERN_TEST_GETMAIL", &self.clients.getmail)
             .env("POSTERN_TEST_NODE_POP3", &self.clients.node_pop3)
             .env("POSTERN_TEST_CROWDSEC", &self.clients.crowdsec)
+            .env("POSTERN_TEST_HELM", &self.clients.helm)
+            .env("POSTERN_TEST_CHART_CHECK", &self.clients.chart_check)
             .env("POSTERN_TEST_BIN", binary)
             .env("POSTERN_TEST_TMP", &self.tmp);
     }

