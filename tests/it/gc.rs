@@ -55,6 +55,8 @@ fn objects(bucket: &Bucket) -> Vec<(String, u64)> {
         let before = all.len();
         all.extend(page);
         if all.len() == before || !text.contains("<IsTruncated>true") {
+            // Manifests are not packs.
+            all.retain(|(key, _)| key.contains("/p/"));
             return all;
         }
     }

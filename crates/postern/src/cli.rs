@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use frontend::ListenAddr;
 use index::{Postgres, Sqlite};
 
-use crate::{admin, config::Config, dev, serve, wiring};
+use crate::{admin, config::Config, dev, rebuild, serve, wiring};
 
 /// A multi-tenant POP3 gateway backed by object storage.
 #[derive(Debug, Parser)]
@@ -26,6 +26,8 @@ enum Command {
     Migrate(ConfigArgs),
     /// Read the configuration and every file it names; exit 2 if anything is wrong
     CheckConfig(ConfigArgs),
+    /// Rebuild the index from the bucket and the keys, or complete one that was set back; nothing is deleted
+    Rebuild(rebuild::RebuildArgs),
     /// Manage tenants, domains and mailboxes over the REST API
     Admin(admin::AdminArgs),
     /// Print the version
@@ -90,6 +92,10 @@ impl Cli {
                 Config::load(&args.config)?.check_files()?;
                 say("configuration is good");
                 Ok(())
+            }
+            Command::Rebuild(args) => {
+                let config = Config::load(&args.config)?;
+                runtime()?.block_on(rebuild::run(&config, &args))
             }
             Command::Admin(args) => runtime()?.block_on(admin::run(args)),
             Command::Version => {

@@ -20,6 +20,7 @@ mod fixture;
 mod garbage;
 mod housekeeping;
 mod locks;
+mod manifests;
 mod postgres_only;
 mod records;
 mod sessions;
@@ -128,6 +129,10 @@ contract! {
     garbage::what_something_points_at_again_is_not_deleted,
     garbage::rows_follow_what_is_rewritten,
     garbage::sweeps_are_due_once_a_day,
+    manifests::what_changed_is_due_until_it_is_written,
+    manifests::what_was_written_is_put_back,
+    manifests::what_an_index_that_was_set_back_gave_away_gets_new_uids,
+    manifests::who_rebuilds_keeps_everybody_else_from_their_tasks,
     bulletins::each_mailbox_gets_it_once,
     bulletins::a_bulletin_is_noted_once,
     bulletins::a_step_that_broke_off_is_done_again,
