@@ -35,6 +35,22 @@ CREATE TABLE pack_sweeps (
     at_pack     uuid                    -- the last object it looked at
 );
 
+-- Beacons in the object store that the index knows of (ADR 26). One that it does not know tells that it was set back.
+CREATE TABLE pack_beacons (
+    shard       smallint NOT NULL,
+    beacon      uuid NOT NULL,
+    at          timestamptz NOT NULL DEFAULT now(),
+    timeline    text,                   -- of the write-ahead log; NULL: the server does not tell
+    PRIMARY KEY (shard, beacon)
+);
+-- Times from which rows may be lost: packs of these that no row knows are left.
+CREATE TABLE held_times (
+    shard       smallint NOT NULL,
+    from_at     timestamptz NOT NULL,
+    until_at    timestamptz NOT NULL,
+    PRIMARY KEY (shard, from_at, until_at)
+);
+
 DO $$
 DECLARE
     walled text;

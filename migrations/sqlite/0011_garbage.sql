@@ -22,3 +22,17 @@ CREATE TABLE pack_sweeps (
     until       integer,
     at_pack     blob
 ) WITHOUT ROWID;
+
+CREATE TABLE pack_beacons (
+    shard       integer NOT NULL,
+    beacon      blob NOT NULL,
+    at          integer NOT NULL,
+    PRIMARY KEY (shard, beacon)
+) WITHOUT ROWID;
+
+CREATE TABLE held_times (
+    shard       integer NOT NULL,
+    from_at     integer NOT NULL,
+    until_at    integer NOT NULL,
+    PRIMARY KEY (shard, from_at, until_at)
+) WITHOUT ROWID;

@@ -3,16 +3,15 @@
 //! A small seeded run by default; `POSTERN_TEST_GC_MESSAGES=100000` and `POSTERN_TEST_GC_ROUNDS=40` for the long ones.
 
 use std::{
-    process::Command,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use serde_json::json;
 
 use crate::support::{
-    Bucket, Dice, Http, Lmtp, Node, NodeOptions, Pop3, Stores, login, message, run, wait_for, without_trace,
+    Bucket, Dice, Http, Lmtp, Node, NodeOptions, Pop3, Stores, login, message, wait_for, without_trace,
 };
 
 const SENDERS: usize = 8;
@@ -30,40 +29,8 @@ fn two_nodes() -> (Node, Node) {
     (Node::start(&options), Node::start(&options))
 }
 
-fn bucket(node: &Node) -> &Bucket {
-    let Stores::Servers(_, bucket) = node.stores() else { unreachable!() };
-    bucket
-}
-
-/// Keys and octets of all objects.
-fn objects(bucket: &Bucket) -> Vec<(String, u64)> {
-    let credentials = format!("{}:{}", xtask::services::ADMIN_KEY, xtask::services::ADMIN_SECRET);
-    let mut all: Vec<(String, u64)> = Vec::new();
-    loop {
-        let after = all.last().map(|(key, _)| format!("&start-after={}", key.replace('/', "%2F")));
-        let url = format!("{}/{}?list-type=2{}", bucket.endpoint, bucket.name, after.unwrap_or_default());
-        let sigv4 = ["-sf", "--retry", "5", "--aws-sigv4", "aws:amz:us-east-1:s3"];
-        let output = run(Command::new("curl").args(sigv4).args(["-u", &credentials, &url]));
-        let text = String::from_utf8(output.stdout).unwrap();
-        let between = |text: &str, tag: &str| {
-            let (_, rest) = text.split_once(&format!("<{tag}>"))?;
-            Some(rest.split_once('<')?.0.to_owned())
-        };
-        let page = text.split("<Contents>").skip(1).map(|object| {
-            (between(object, "Key").unwrap(), between(object, "Size").unwrap().parse().unwrap())
-        });
-        let before = all.len();
-        all.extend(page);
-        if all.len() == before || !text.contains("<IsTruncated>true") {
-            // Manifests are not packs.
-            all.retain(|(key, _)| key.contains("/p/"));
-            return all;
-        }
-    }
-}
-
 fn octets(bucket: &Bucket) -> u64 {
-    objects(bucket).iter().map(|(_, octets)| octets).sum()
+    bucket.packs().iter().map(|(_, octets)| octets).sum()
 }
 
 fn metric(node: &Node, name: &str) -> u64 {
@@ -146,9 +113,9 @@ fn space_comes_back_while_readers_and_deliveries_go_on() {
     first.tenant("one");
     let [a, b, live] = ["a", "b", "live"].map(|local| first.mailbox("one", local, None));
     // One of ten is of a mailbox whose session goes on all the time: its messages lie among the others'.
-    let of = |n: usize| (if n % 10 == 0 { &b } else { &a }.clone(), format!("m{n}"), size(n));
+    let of = |n: usize| (if n.is_multiple_of(10) { &b } else { &a }.clone(), format!("m{n}"), size(n));
     deliver_all(&first, count, of);
-    let before = (octets(bucket(&first)), objects(bucket(&first)).len());
+    let before = (octets(first.stores().bucket()), first.stores().bucket().packs().len());
     let of_deliveries = requests([&first, &second]);
     let mut held = login(second.pop3, &b, "pw");
     let of_held = held.list("LIST").len();
@@ -191,7 +158,7 @@ fn space_comes_back_while_readers_and_deliveries_go_on() {
         assert!(reader.join().unwrap() > 0);
         sender.join().unwrap()
     });
-    let after = (octets(bucket(&first)), objects(bucket(&first)).len());
+    let after = (octets(first.stores().bucket()), first.stores().bucket().packs().len());
     println!(
         "{count} messages, 90 % deleted: {} octets in {} objects before, {} in {} after ({} of them delivered meanwhile), in {:.1} s",
         before.0,
@@ -220,7 +187,62 @@ fn space_comes_back_while_readers_and_deliveries_go_on() {
     // Each object is a pack that the index knows, and the other way round.
     let known = "SELECT count(*) FROM packs p WHERE NOT EXISTS (SELECT FROM garbage_packs g
                   WHERE g.pack_id = p.pack_id AND g.deleted_at IS NOT NULL)";
-    assert_eq!(first.stores().number(known), Some(objects(bucket(&first)).len() as i64));
+    assert_eq!(first.stores().number(known), Some(first.stores().bucket().packs().len() as i64));
+}
+
+#[test]
+fn objects_no_row_knows_are_swept_unless_the_index_may_have_known_them() {
+    let mut options = NodeOptions::on(&Stores::servers());
+    options.extra = SOON.into();
+    let mut node = Node::start(&options);
+    node.tenant("one");
+    let mailbox = node.mailbox("one", "a", None);
+    deliver_all(&node, 20, |n| (mailbox.clone(), format!("m{n}"), size(n)));
+    let packs = node.stores().bucket().packs().len();
+    let tenant = node.stores().bucket().packs()[0].0.split('/').nth(1).unwrap().to_owned();
+    // A pack's name begins with its time in milliseconds, and its part is its last octet.
+    let orphan = |age: Duration, nth: u8| {
+        let at = SystemTime::now().checked_sub(age).unwrap().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let millis = format!("{:012x}", at.as_millis());
+        format!("t/{tenant}/p/{nth:02x}/{}-{}-7000-8000-0000000000{nth:02x}", &millis[..8], &millis[8..])
+    };
+    let there = |node: &Node, key: &str| node.stores().bucket().packs().iter().any(|(other, _)| other == key);
+    let day = Duration::from_hours(24);
+    let (old, young) = (orphan(day * 3, 0xa1), orphan(Duration::from_hours(23), 0x05));
+    for key in [&old, &young] {
+        node.stores().bucket().put(key, "lost");
+    }
+    // The first round of a node looks for orphans, where the last sweep was not just now.
+    let swept_anew = |node: &mut Node, sql: &str| {
+        node.kill9();
+        node.stores().execute(&format!("DELETE FROM pack_sweeps; DELETE FROM tasks; {sql}"));
+        node.up();
+        let swept = "SELECT count(*) FROM pack_sweeps WHERE until IS NULL";
+        let swept = || (node.stores().number(swept) == Some(1)).then_some(());
+        wait_for("the sweep is over", Duration::from_secs(30), swept);
+    };
+    swept_anew(&mut node, "");
+    assert!(!there(&node, &old));
+    assert!(there(&node, &young), "a delivery may be about to make rows for it");
+    assert_eq!(node.stores().number("SELECT count(*) FROM held_times"), Some(0));
+    let (lost, older) = (orphan(day * 2, 0xa2), orphan(day * 4, 0xa3));
+    for key in [&lost, &older] {
+        node.stores().bucket().put(key, "lost");
+    }
+    // As after a restore of a state of two and a half days ago.
+    let set_back = "UPDATE pack_beacons SET beacon = gen_random_uuid(), at = now() - interval '60 hours'";
+    swept_anew(&mut node, set_back);
+    assert!(!there(&node, &older), "it was no orphan then");
+    assert!(there(&node, &lost), "the index may have known it");
+    assert_eq!(metric(&node, "postern_gc_orphans_left_total"), 1);
+    assert!(node.log().contains("the index may have been set back"), "{}", node.log());
+    swept_anew(&mut node, "");
+    assert!(there(&node, &lost), "and that is not forgotten");
+    let held = "SELECT count(*) FROM held_times WHERE shard = (SELECT gc_shard(tenant_id) FROM tenants)
+                   AND until_at - from_at BETWEEN '61 hours' AND '62 hours'";
+    assert_eq!(node.stores().number(held), Some(1));
+    assert_eq!(node.stores().bucket().packs().len(), packs + 2);
+    assert_eq!(check_all(&node, &mailbox), (0..20).collect::<Vec<_>>());
 }
 
 #[test]
@@ -232,7 +254,9 @@ fn what_was_deleted_is_restored_from_a_rewritten_pack() {
     let path = format!("/v1/tenants/one/mailboxes/{b}");
     let (status, body) = first.http().json("PATCH", &path, &policy);
     assert_eq!(status, 200, "{body}");
-    deliver_all(&first, 200, |n| (if n % 8 == 0 { &b } else { &a }.clone(), format!("m{n}"), size(n)));
+    deliver_all(&first, 200, |n| {
+        (if n.is_multiple_of(8) { &b } else { &a }.clone(), format!("m{n}"), size(n))
+    });
     for mailbox in [&b, &a] {
         let mut pop3 = login(first.pop3, mailbox, "pw");
         for number in 1..=pop3.list("LIST").len() {
@@ -260,7 +284,7 @@ fn nodes_killed_while_they_collect_lose_nothing() {
     let [kept, gone] = ["kept", "gone"].map(|local| first.mailbox("one", local, None));
     let (mut sent, mut expected, mut kills) = (0, Vec::new(), 0);
     for _ in 0..rounds {
-        let keeps = |n: usize| n % 5 == 0;
+        let keeps = |n: usize| n.is_multiple_of(5);
         deliver_all(&first, 120, |n| {
             let n = sent + n;
             (if keeps(n) { &kept } else { &gone }.clone(), format!("m{n}"), size(n))
@@ -286,7 +310,7 @@ fn nodes_killed_while_they_collect_lose_nothing() {
     println!(
         "seed {seed}: {rounds} rounds, {kills} kills, {sent} messages sent, {} left, all readable; {} objects",
         expected.len(),
-        objects(bucket(&first)).len()
+        first.stores().bucket().packs().len()
     );
     for node in [&first, &second] {
         assert!(!node.log().contains("panicked") && !node.log().contains("is damaged"), "{}", node.log());

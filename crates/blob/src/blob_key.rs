@@ -145,6 +145,22 @@ impl BlobLayout {
         BlobKey(format!("{}t/{tenant}/z", self.prefix))
     }
 
+    /// The key of a beacon of a shard of the collection of garbage: `{prefix}g/{shard}/{beacon}`.
+    pub fn beacon(&self, shard: u8, beacon: Uuid) -> BlobKey {
+        BlobKey(format!("{}{beacon}", self.beacons(shard)))
+    }
+
+    /// What the keys of all beacons of a shard start with.
+    pub fn beacons(&self, shard: u8) -> String {
+        format!("{}g/{shard:02x}/", self.prefix)
+    }
+
+    /// Which beacon of the shard a listed key is, or `None` where it is none.
+    pub fn parse_beacon(&self, shard: u8, key: &BlobKey) -> Option<Uuid> {
+        let beacon = Uuid::try_parse(key.as_str().strip_prefix(&self.beacons(shard))?).ok()?;
+        (self.beacon(shard, beacon) == *key).then_some(beacon)
+    }
+
     /// Whose pack a listed key is, or `None` where it is not a pack of this layout.
     pub fn parse(&self, key: &BlobKey) -> Option<(TenantId, PackId)> {
         let mut segments = key.as_str().strip_prefix(self.prefix.as_str())?.split('/');

@@ -263,25 +263,47 @@ impl BlockCache {
         }
         let turn = self.shared.fetching.turn(pack);
         let _turn = turn.lock.lock().await;
+        if let Some(octets) = self.read_through(store, name, pack, range).await? {
+            return Ok(octets);
+        }
+        // A body that was cut short looks like the end of the pack: what is here may be of such a one.
+        self.forget(pack, range);
+        let again = self.read_through(store, name, pack, range).await?;
+        again.ok_or_else(|| BlobError::Corrupt(format!("{name} ends before octet {}", range.end)))
+    }
+
+    /// The range, of which only what is not here is fetched; none where there are fewer octets, and then none is kept.
+    async fn read_through(
+        &self,
+        store: &dyn ObjectStore,
+        name: &BlobKey,
+        pack: PackId,
+        range: &Range<u64>,
+    ) -> Result<Option<Bytes>, BlobError> {
         let places: Vec<Place> = places(pack, range).collect();
         let mut blocks = Vec::with_capacity(places.len());
         for place in &places {
             blocks.push(self.get(*place).await);
         }
         let missing = |block: &Option<Bytes>| block.is_none();
-        if let (Some(first), Some(last)) = (blocks.iter().position(missing), blocks.iter().rposition(missing))
-        {
-            let span = places[first].block * BLOCK_OCTETS..(places[last].block + 1) * BLOCK_OCTETS;
-            let fetched = fetch(store, name, span).await?;
+        let span = blocks.iter().position(missing).zip(blocks.iter().rposition(missing));
+        if let Some((first, last)) = span {
+            let octets = places[first].block * BLOCK_OCTETS..(places[last].block + 1) * BLOCK_OCTETS;
+            let fetched = fetch(store, name, octets).await?;
             for (at, block) in blocks[first..=last].iter_mut().enumerate() {
                 let from = (at * BLOCK_OCTETS as usize).min(fetched.len());
-                let octets = &fetched[from..(from + BLOCK_OCTETS as usize).min(fetched.len())];
-                *block = Some(self.put(places[first + at], octets));
+                let octets = fetched.slice(from..(from + BLOCK_OCTETS as usize).min(fetched.len()));
+                *block = Some(octets);
             }
         }
         let blocks: Vec<Bytes> = blocks.into_iter().flatten().collect();
-        cut(&blocks, range)
-            .ok_or_else(|| BlobError::Corrupt(format!("{name} ends before octet {}", range.end)))
+        let Some(octets) = cut(&blocks, range) else { return Ok(None) };
+        if let Some((first, last)) = span {
+            for (place, block) in places[first..=last].iter().zip(&blocks[first..=last]) {
+                self.put(*place, block);
+            }
+        }
+        Ok(Some(octets))
     }
 
     /// Keeps a pack that was just written.
@@ -332,11 +354,10 @@ impl BlockCache {
         Some(chunk.octets)
     }
 
-    fn put(&self, place: Place, octets: &[u8]) -> Bytes {
+    fn put(&self, place: Place, octets: &[u8]) {
         // A copy: a slice would keep all of what it was cut from in memory.
         let octets = Bytes::copy_from_slice(octets);
-        drop(self.shared.cache.insert(place, Chunk::new(place, octets.clone())));
-        octets
+        drop(self.shared.cache.insert(place, Chunk::new(place, octets)));
     }
 }
 

@@ -203,6 +203,13 @@ impl BlobStore for Packs {
         Ok(Box::new(write::Writer::new(Arc::clone(&self.inner), tenant, &key, &envelope)?))
     }
 
+    async fn recall(
+        &self,
+        entries: Vec<SealedEntry>,
+    ) -> Result<Vec<Result<SealedEntry, BlobError>>, BlobError> {
+        self.inner.recall(entries).await
+    }
+
     async fn store_pack(
         &self,
         tenant: TenantId,

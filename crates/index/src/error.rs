@@ -1,6 +1,6 @@
 //! What a database's error means to us.
 
-use maildrop::port::IndexError;
+use maildrop::{StoredEntry, port::IndexError};
 
 /// Sorts an error by what the caller can do about it.
 pub(crate) fn index_error(error: sqlx::Error) -> IndexError {
@@ -63,6 +63,12 @@ fn is_passing(code: &str) -> bool {
 /// A value in a row that cannot be.
 pub(crate) fn corrupt(what: &'static str) -> IndexError {
     IndexError::Internal(what.into())
+}
+
+/// Rows for a pack so old that it may have been swept.
+pub(crate) fn too_old(pack: &StoredEntry) -> IndexError {
+    let (pack, time) = (pack.extent.pack, pack.extent.pack.time());
+    IndexError::Internal(format!("pack {pack} is of {time}, too old for rows: is a clock wrong?").into())
 }
 
 /// A row that cannot be, within a transaction.

@@ -356,16 +356,20 @@ impl Share {
 /// Makes a message durable, then its rows.
 async fn store(
     tenant: TenantId,
-    writer: Box<dyn EntryWriter>,
+    mut writer: Box<dyn EntryWriter>,
     messages: Vec<NewMessage>,
     index: &dyn Index,
     turns: &FairGate,
     gatherer: &Gatherer,
     measured: Measured,
 ) -> Result<Vec<RowOutcome>, Outcome> {
+    // The end of the message needs room, too, and nobody waits for room in a turn.
+    writer.room(0).await.map_err(|error| blob_outcome(tenant, &error))?;
     let turn = turn(turns, tenant).await?;
     match writer.seal(measured).await.map_err(|error| blob_outcome(tenant, &error))? {
-        Sealed::Stored(stored) => make_rows(index, tenant, &[PackedEntry { stored, messages }]).await,
+        Sealed::Stored(stored) => {
+            make_rows(index, turns, turn, tenant, &[PackedEntry { stored, messages }]).await
+        }
         Sealed::Entry(entry) => {
             // A pack has a turn of its own.
             drop(turn);

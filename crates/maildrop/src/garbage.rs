@@ -5,6 +5,7 @@
 //! taken up again from what the index says; doing one twice does no harm. Counts of garbage say where to look, and
 //! nothing else: that nothing points at a pack is asked when it is declared dead, and again before it is deleted.
 
+mod beacon;
 mod stats;
 mod sweep;
 
@@ -19,7 +20,7 @@ use crate::{
     NodeId, PackId, State, TenantId,
     port::{
         BlobError, Directory, GARBAGE_SHARDS, Garbage, Index, IndexError, Inspected, LiveEntry,
-        MOVED_ROWS_MAX, PackStore,
+        MOVED_ROWS_MAX, PACK_AGE_MAX, PackStore,
     },
 };
 
@@ -31,7 +32,8 @@ const FOLD: u32 = 5000;
 const PAGE: u32 = 500;
 /// Rows of packs are kept for so long after the packs came, be their objects deleted or not: a repeated delivery finds
 /// what became of the first, and none is repeated so late. A pack's object, too, is an orphan only after that.
-pub(crate) const YOUNG: time::Duration = time::Duration::DAY;
+pub(crate) const YOUNG: Duration = Duration::from_hours(24);
+const _: () = assert!(PACK_AGE_MAX.as_secs() * 2 <= YOUNG.as_secs());
 
 /// When and how fast garbage is collected.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +48,8 @@ pub struct GarbageConfig {
     pub pack_octets: u64,
     /// Octets read and written in a second, at most. Default: 16 MiB.
     pub octets_per_second: u64,
+    /// Requests made in a second, at most. Default: 50.
+    pub requests_per_second: u32,
     /// Whether objects that no row knows are deleted, once they are a day old. Default: true.
     pub orphans: bool,
 }
@@ -58,6 +62,7 @@ impl Default for GarbageConfig {
             live_ratio: 0.5,
             pack_octets: 16 * 1024 * 1024,
             octets_per_second: 16 * 1024 * 1024,
+            requests_per_second: 50,
             orphans: true,
         }
     }
@@ -165,6 +170,7 @@ impl GarbageCollector {
         }
         self.stats.set_oldest(shard, self.garbage.all_tenants_oldest_garbage(shard).await?);
         if self.config.orphans && swept.get(&shard).is_none_or(|at| at.elapsed() >= sweep::PAUSE) {
+            self.light_beacon(shard).await?;
             self.sweep_shard(shard).await?;
             swept.insert(shard, Instant::now());
         }
@@ -179,8 +185,9 @@ impl GarbageCollector {
     }
 
     /// Keeps to the rate: others want to read and write, too.
-    async fn pace(&self, octets: u64) {
-        let seconds = octets as f64 / self.config.octets_per_second.max(1) as f64;
+    async fn pace(&self, octets: u64, requests: u64) {
+        let seconds = (octets as f64 / self.config.octets_per_second.max(1) as f64)
+            .max(requests as f64 / f64::from(self.config.requests_per_second.max(1)));
         tokio::time::sleep(Duration::from_secs_f64(seconds.min(3600.0))).await;
     }
 
@@ -259,7 +266,7 @@ impl GarbageCollector {
                 "what was left of packs was put into a new one"
             );
         }
-        self.pace(octets).await;
+        self.pace(octets, rewritten.requests).await;
         Ok(())
     }
 
@@ -273,6 +280,7 @@ impl GarbageCollector {
                 self.keep_task(shard).await?;
                 self.packs.delete_packs(tenant, &packs).await?;
                 self.garbage.note_deleted(tenant, &packs).await?;
+                self.pace(0, 1).await;
                 let octets = of_tenant.iter().map(|(.., octets)| octets).sum();
                 self.stats.add_deleted(packs.len() as u64, octets);
                 info!(%tenant, packs = packs.len(), octets, "dead packs were deleted");

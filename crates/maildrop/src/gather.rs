@@ -21,7 +21,7 @@ use tokio::{sync::oneshot, time::Instant};
 use tracing::{Instrument as _, debug_span, error, warn};
 
 use crate::{
-    FairGate, Outcome, TenantId,
+    FairGate, FairPermit, Outcome, TenantId,
     deliver::blob_outcome,
     port::{BlobStore, Index, IndexError, NewMessage, PackedEntry, RowOutcome, SealedEntry},
 };
@@ -221,14 +221,38 @@ impl Shared {
         pack: Vec<Waiting>,
     ) -> Result<(Vec<RowOutcome>, Vec<Answer>), (Outcome, Vec<Answer>)> {
         let mut entries = Vec::with_capacity(pack.len());
-        let mut messages = Vec::with_capacity(pack.len());
-        let mut answers = Vec::with_capacity(pack.len());
-        for waiting in pack {
-            entries.push(waiting.entry);
-            answers.push(Answer { rows: waiting.messages.len(), to: waiting.answer });
-            messages.push(waiting.messages);
+        let mut waiting = Vec::with_capacity(pack.len());
+        for Waiting { entry, messages, answer, .. } in pack {
+            entries.push(entry);
+            waiting.push((messages, answer));
         }
-        let Some(_turn) = self.turns.turn(tenant).await else {
+        let all = |waiting: Vec<(Vec<NewMessage>, _)>| {
+            let answer = |(messages, to): (Vec<NewMessage>, _)| Answer { rows: messages.len(), to };
+            waiting.into_iter().map(answer).collect::<Vec<_>>()
+        };
+        // Before the turn: who waits for memory must not keep those from storing who have it.
+        let recalled = match self.blob.recall(entries).await {
+            Ok(recalled) => recalled,
+            Err(error) => return Err((blob_outcome(tenant, &error), all(waiting))),
+        };
+        let mut entries = Vec::with_capacity(waiting.len());
+        let mut messages = Vec::with_capacity(waiting.len());
+        let mut answers = Vec::with_capacity(waiting.len());
+        for (entry, (of_entry, to)) in recalled.into_iter().zip(waiting) {
+            match entry {
+                Ok(entry) => {
+                    entries.push(entry);
+                    answers.push(Answer { rows: of_entry.len(), to });
+                    messages.push(of_entry);
+                }
+                // One that is lost is its own sender's to send again, and nobody else's.
+                Err(error) => drop(to.send(Err(blob_outcome(tenant, &error)))),
+            }
+        }
+        if entries.is_empty() {
+            return Ok((Vec::new(), answers));
+        }
+        let Some(turn) = self.turns.turn(tenant).await else {
             warn!(%tenant, "too many packs wait to be stored");
             return Err((Outcome::Temporary, answers));
         };
@@ -241,7 +265,7 @@ impl Shared {
             .zip(messages)
             .map(|(stored, messages)| PackedEntry { stored, messages })
             .collect();
-        let made = make_rows(&*self.index, tenant, &packed).await;
+        let made = make_rows(&*self.index, &self.turns, turn, tenant, &packed).await;
         // Not before: what gathers meanwhile shares a commit too, and commits of one tenant wait for each other's rows.
         drop(lane);
         match made {
@@ -293,18 +317,25 @@ impl Drop for Lane {
 }
 
 /// Makes the rows of a pack, trying again when the database went away: [`Index::deliver_pack`] may be repeated, so
-/// a commit whose answer was lost is found out about instead of being delivered twice.
+/// a commit whose answer was lost is found out about instead of being delivered twice. The turn is given back for the
+/// pauses: one tenant's trouble is not the others'.
 pub(crate) async fn make_rows(
     index: &dyn Index,
+    turns: &FairGate,
+    turn: FairPermit,
     tenant: TenantId,
     packed: &[PackedEntry],
 ) -> Result<Vec<RowOutcome>, Outcome> {
+    let mut turn = Some(turn);
     let mut attempt = 1;
     loop {
         match index.deliver_pack(tenant, packed).await {
             Err(error) if error.is_retryable() && attempt < ROW_ATTEMPTS => {
                 warn!(%tenant, attempt, %error, "rows of a stored pack will be tried again");
+                drop(turn.take());
                 tokio::time::sleep(ROW_PAUSE * attempt).await;
+                // Where none is to be had, it is gone on without: the index bounds what it does at once by itself.
+                turn = turns.turn(tenant).await;
                 attempt += 1;
             }
             result => return result.map_err(|error| rows_failed(tenant, &error)),

@@ -573,6 +573,17 @@ impl OpenMaildrop {
         Ok(self.shared.retrieved(self.tenant, body, &row, self.view.form))
     }
 
+    /// Whether something may have been fetched that was not asked for yet.
+    pub fn reads_ahead(&self) -> bool {
+        self.reader.is_some()
+    }
+
+    /// Gives back what was fetched and not asked for yet. Where messages lie stays known: a session goes on while the
+    /// index is away (P7).
+    pub fn rest(&mut self) {
+        self.reader = None;
+    }
+
     /// Opens a message, and lets those that follow it be fetched ahead where the session reads in order.
     async fn body(&mut self, tenant: &Tenant, row: &MessageRow, plan: Read) -> Result<BodyStream, BlobError> {
         let in_order = self.sequential && self.view.order == MessageOrder::Arrival;

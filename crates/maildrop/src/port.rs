@@ -21,8 +21,8 @@ pub use directory::{
 };
 pub use failures::{FailureChange, FailureKey, FailureScore, Failures, SharedFailures};
 pub use garbage::{
-    GARBAGE_SHARDS, Garbage, Inspected, LiveEntry, MOVED_ROWS_MAX, MovedEntry, PackPage, PackStore,
-    Rewritten, RewrittenPack, Sweep,
+    GARBAGE_SHARDS, Garbage, HELD_MARGIN, Held, Inspected, LiveEntry, MOVED_ROWS_MAX, MovedEntry,
+    PACK_AGE_MAX, PackPage, PackStore, Rewritten, RewrittenPack, Sweep,
 };
 pub use index::{
     CommitOutcome, Conflict, Index, IndexError, KeptMore, NewMessage, OpenOutcome, OpenRequest, Opened,

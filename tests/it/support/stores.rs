@@ -70,20 +70,45 @@ impl Bucket {
     /// A new bucket on the server at this URL.
     pub(crate) fn on(endpoint: &str) -> Self {
         let bucket = Self { endpoint: endpoint.to_owned(), name: unique("it-") };
-        let credentials = format!("{}:{}", xtask::services::ADMIN_KEY, xtask::services::ADMIN_SECRET);
-        let url = format!("{endpoint}/{}", bucket.name);
-        let sigv4 = ["-sf", "--retry", "5", "--retry-all-errors", "--aws-sigv4", "aws:amz:us-east-1:s3"];
-        run(Command::new("curl").args(sigv4).args(["-u", &credentials, "-X", "PUT", &url]));
+        bucket.curl("", &["--retry-all-errors", "-X", "PUT"]);
         bucket
     }
 
-    /// How many objects are in it; a thousand at most.
-    fn objects(&self) -> u64 {
+    /// Asks for `path` in it (a key, or a query) by curl with these options, and gives the answer's body.
+    fn curl(&self, path: &str, options: &[&str]) -> Vec<u8> {
         let credentials = format!("{}:{}", xtask::services::ADMIN_KEY, xtask::services::ADMIN_SECRET);
-        let url = format!("{}/{}?list-type=2", self.endpoint, self.name);
-        let sigv4 = ["-sf", "--aws-sigv4", "aws:amz:us-east-1:s3"];
-        let output = run(Command::new("curl").args(sigv4).args(["-u", &credentials, &url]));
-        String::from_utf8(output.stdout).unwrap().matches("<Key>").count() as u64
+        let url = format!("{}/{}{path}", self.endpoint, self.name);
+        let sigv4 = ["-sf", "--retry", "5", "--aws-sigv4", "aws:amz:us-east-1:s3", "-u", &credentials];
+        run(Command::new("curl").args(sigv4).args(options).arg(&url)).stdout
+    }
+
+    /// Puts an object into it.
+    pub(crate) fn put(&self, key: &str, body: &str) {
+        let unsigned = "x-amz-content-sha256: UNSIGNED-PAYLOAD";
+        self.curl(&format!("/{key}"), &["-X", "PUT", "-H", unsigned, "--data-binary", body]);
+    }
+
+    /// Keys and octets of all packs in it.
+    pub(crate) fn packs(&self) -> Vec<(String, u64)> {
+        let mut all: Vec<(String, u64)> = Vec::new();
+        loop {
+            let after = all.last().map(|(key, _)| format!("&start-after={}", key.replace('/', "%2F")));
+            let query = format!("?list-type=2&prefix=t%2F{}", after.unwrap_or_default());
+            let text = String::from_utf8(self.curl(&query, &[])).unwrap();
+            let between = |text: &str, tag: &str| {
+                let (_, rest) = text.split_once(&format!("<{tag}>"))?;
+                Some(rest.split_once('<')?.0.to_owned())
+            };
+            let page = text.split("<Contents>").skip(1).map(|object| {
+                (between(object, "Key").unwrap(), between(object, "Size").unwrap().parse().unwrap())
+            });
+            let before = all.len();
+            all.extend(page);
+            if all.len() == before || !text.contains("<IsTruncated>true") {
+                all.retain(|(key, _)| key.contains("/p/"));
+                return all;
+            }
+        }
     }
 }
 
@@ -112,10 +137,15 @@ impl Stores {
         self.database().sql(sql).parse().ok()
     }
 
-    /// How many objects are in the bucket.
+    /// How many packs are in the bucket.
     pub(crate) fn object_count(&self) -> u64 {
+        self.bucket().packs().len() as u64
+    }
+
+    /// The bucket.
+    pub(crate) fn bucket(&self) -> &Bucket {
         match self {
-            Self::Servers(_, bucket) => bucket.objects(),
+            Self::Servers(_, bucket) => bucket,
             Self::Embedded => panic!("there is no bucket"),
         }
     }

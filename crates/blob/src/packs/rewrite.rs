@@ -8,7 +8,7 @@ use maildrop::{
     Extent, PackId, SealedKey, TenantId,
     port::{BlobError, LiveEntry, MovedEntry, PackPage, PackStore, Rewritten, RewrittenPack},
 };
-use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::{Inner, Packs, builder::PackBuilder, fetch::Fetch};
 use crate::{
@@ -21,6 +21,8 @@ use crate::{
 const GAP_OCTETS: u64 = 64 * 1024;
 /// And no more than this in all.
 const RUN_OCTETS: u64 = 8 * 1024 * 1024;
+/// What a beacon says to who looks.
+const BEACON: &[u8] = b"The index knows this object's name, unless it was set back.\n";
 /// Most objects deleted by one request (S3).
 const DELETE_BATCH: usize = 1000;
 
@@ -38,6 +40,7 @@ impl PackStore for Packs {
         let mut read: Vec<(LiveEntry, Bytes)> = Vec::with_capacity(entries.len());
         let mut kept: HashSet<PackId> = HashSet::new();
         for run in runs(&entries) {
+            rewritten.requests += 1;
             let fetched = self.inner.fetch(tenant, run).await;
             let octets = match fetched {
                 Ok(octets) => octets,
@@ -75,6 +78,7 @@ impl PackStore for Packs {
         let count = read.len() as u32;
         drop(read);
         let octets = builder.finish();
+        rewritten.requests += 1;
         rewritten.pack = Some(RewrittenPack { pack, octets: octets.len() as u64, entries: count });
         self.inner.store.put(&self.inner.layout.pack(tenant, pack), octets).await?;
         Ok(rewritten)
@@ -102,8 +106,19 @@ impl PackStore for Packs {
         Ok(PackPage { more: page.more && !packs.is_empty(), packs })
     }
 
-    async fn abort_uploads(&self, tenant: TenantId, before: OffsetDateTime) -> Result<u64, BlobError> {
-        self.inner.store.abort_leftovers(&self.inner.layout.tenant(tenant), before).await
+    async fn beacons(&self, shard: u8) -> Result<Vec<Uuid>, BlobError> {
+        let layout = &self.inner.layout;
+        // There are hardly ever more than two.
+        let page = self.inner.store.list(&layout.beacons(shard), None).await?;
+        Ok(page.objects.iter().filter_map(|listed| layout.parse_beacon(shard, &listed.key)).collect())
+    }
+
+    async fn set_beacon(&self, shard: u8, beacon: Uuid, old: &[Uuid]) -> Result<(), BlobError> {
+        let layout = &self.inner.layout;
+        self.inner.store.put(&layout.beacon(shard, beacon), Bytes::from_static(BEACON)).await?;
+        let old: Vec<_> =
+            old.iter().filter(|other| **other != beacon).map(|old| layout.beacon(shard, *old)).collect();
+        if old.is_empty() { Ok(()) } else { self.inner.store.delete(&old).await }
     }
 }
 

@@ -70,11 +70,37 @@ impl Rooms {
 /// The room one message takes up.
 #[derive(Default)]
 pub(super) struct Room {
-    held: Vec<OwnedSemaphorePermit>,
-    /// Units of memory among them.
-    units: usize,
+    memory: Held,
+    spool: Held,
     file: Option<Spooled>,
-    unbounded: bool,
+    /// Held by whoever goes on without room.
+    overdraft: Option<OwnedSemaphorePermit>,
+}
+
+/// Units of one of the rooms.
+#[derive(Default)]
+struct Held {
+    permit: Option<OwnedSemaphorePermit>,
+    units: usize,
+}
+
+impl Held {
+    fn add(&mut self, permit: OwnedSemaphorePermit, units: usize) {
+        self.units += units;
+        match &mut self.permit {
+            Some(held) => held.merge(permit),
+            None => self.permit = Some(permit),
+        }
+    }
+
+    /// Gives back what is more than that.
+    fn shrink(&mut self, units: usize) {
+        let less = self.units.saturating_sub(units);
+        self.units -= less;
+        if let Some(held) = &mut self.permit {
+            drop(held.split(less));
+        }
+    }
 }
 
 struct Spooled {
@@ -83,7 +109,8 @@ struct Spooled {
 }
 
 impl Room {
-    /// Makes room for `more` octets beside those in `sealed`, which go to a file where memory has none left.
+    /// Makes room for `more` octets beside those in `sealed`, which go to a file where memory has none left. After
+    /// that nothing of those waits for room any more.
     pub(super) async fn grow(
         &mut self,
         rooms: &Rooms,
@@ -91,15 +118,16 @@ impl Room {
         more: usize,
     ) -> Result<(), BlobError> {
         if self.file.is_some() {
-            return self.spool(rooms, sealed).await;
+            self.reserve(rooms, sealed.len() + more).await?;
+            return self.spool(sealed).await;
         }
-        let missing = units(sealed.len() + more).saturating_sub(self.units);
-        if missing == 0 || self.unbounded {
+        let missing = units(sealed.len() + more).saturating_sub(self.memory.units);
+        if missing == 0 || self.overdraft.is_some() {
             return Ok(());
         }
         let wanted = u32::try_from(missing).unwrap_or(u32::MAX);
         if let Ok(permit) = Arc::clone(&rooms.memory).try_acquire_many_owned(wanted) {
-            self.took(permit, missing);
+            self.memory.add(permit, missing);
             return Ok(());
         }
         if let Some(spool) = &rooms.spool
@@ -109,8 +137,8 @@ impl Room {
             match blocking(move || tempfile::tempfile_in(dir)).await {
                 Ok(file) => {
                     self.file = Some(Spooled { file, octets: 0 });
-                    self.spool(rooms, sealed).await?;
-                    return Ok(());
+                    self.reserve(rooms, sealed.len() + more).await?;
+                    return self.spool(sealed).await;
                 }
                 // Said once: it would be with every message.
                 Err(error) if !spool.failed.swap(true, Relaxed) => {
@@ -119,35 +147,33 @@ impl Room {
                 Err(_) => {}
             }
         }
-        let (permit, of_memory) = either(&rooms.memory, wanted, &rooms.overdraft).await?;
-        if of_memory {
-            self.took(permit, missing);
-        } else {
-            self.unbounded = true;
-            self.held.push(permit);
+        match either(&rooms.memory, wanted, &rooms.overdraft).await? {
+            (permit, true) => self.memory.add(permit, missing),
+            (permit, false) => self.overdraft = Some(permit),
         }
         Ok(())
     }
 
-    fn took(&mut self, permit: OwnedSemaphorePermit, units: usize) {
-        self.units += units;
-        match self.held.first_mut() {
-            Some(held) if !self.unbounded => held.merge(permit),
-            Some(_) | None => self.held.push(permit),
+    /// Room in the file for `more` octets beside those that it has.
+    async fn reserve(&mut self, rooms: &Rooms, more: usize) -> Result<(), BlobError> {
+        let (Some(spool), None) = (&rooms.spool, &self.overdraft) else { return Ok(()) };
+        let missing = units(self.spooled().saturating_add(more)).saturating_sub(self.spool.units);
+        if missing == 0 {
+            return Ok(());
         }
+        match either(&spool.room, u32::try_from(missing).unwrap_or(u32::MAX), &rooms.overdraft).await? {
+            (permit, true) => self.spool.add(permit, missing),
+            (permit, false) => self.overdraft = Some(permit),
+        }
+        Ok(())
     }
 
     /// Moves what is in `sealed` to the file, and gives back what it took up in memory.
-    async fn spool(&mut self, rooms: &Rooms, sealed: &mut Vec<u8>) -> Result<(), BlobError> {
-        let (Some(spooled), Some(spool)) = (&mut self.file, &rooms.spool) else { return Ok(()) };
+    async fn spool(&mut self, sealed: &mut Vec<u8>) -> Result<(), BlobError> {
+        let Some(spooled) = &mut self.file else { return Ok(()) };
         if sealed.is_empty() {
             return Ok(());
         }
-        let permit = if self.unbounded {
-            None
-        } else {
-            Some(either(&spool.room, many(sealed.len()), &rooms.overdraft).await?)
-        };
         let octets = std::mem::take(sealed);
         let mut file = spooled.file.try_clone().map_err(|error| spool_failed(&error))?;
         let (written, mut octets) = blocking(move || {
@@ -160,14 +186,7 @@ impl Room {
         spooled.octets += octets.len() as u64;
         octets.clear();
         *sealed = octets;
-        if self.units > 0 {
-            self.held.clear();
-            self.units = 0;
-        }
-        if let Some((permit, of_spool)) = permit {
-            self.unbounded |= !of_spool;
-            self.held.push(permit);
-        }
+        self.memory = Held::default();
         Ok(())
     }
 
@@ -184,22 +203,23 @@ impl Room {
         Ok(Some(all))
     }
 
-    /// The whole entry, with the room that it takes up until it is stored.
+    /// The whole entry, with the room that it takes up until it is stored. Nothing is waited for where the end of the
+    /// message was made room for.
     pub(super) async fn seal(mut self, rooms: &Rooms, mut sealed: Vec<u8>) -> Result<SealedEntry, BlobError> {
         if self.file.is_some() {
-            self.spool(rooms, &mut sealed).await?;
-        } else if let Some(held) = self.held.first_mut()
-            && !self.unbounded
-        {
+            self.reserve(rooms, sealed.len()).await?;
+            self.spool(&mut sealed).await?;
+            self.spool.shrink(units(self.spooled()));
+        } else {
             // Compression has made less of it than was held.
-            let less = self.units.saturating_sub(units(sealed.len()));
-            drop(held.split(less));
+            self.memory.shrink(units(sealed.len()));
         }
         let octets = match self.file {
             Some(Spooled { file, octets }) => SealedOctets::File { file, octets },
             None => SealedOctets::Memory(sealed),
         };
-        Ok(SealedEntry { octets, room: self.held })
+        let room = [self.memory.permit, self.spool.permit, self.overdraft].into_iter().flatten().collect();
+        Ok(SealedEntry { octets, room })
     }
 }
 

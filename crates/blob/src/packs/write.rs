@@ -118,18 +118,43 @@ impl EntryWriter for Writer {
 }
 
 impl Inner {
+    /// Brings those that were spooled back into memory, all of them or, where their files cannot be read, each with why
+    /// it is lost.
+    pub(super) async fn recall(
+        &self,
+        entries: Vec<SealedEntry>,
+    ) -> Result<Vec<Result<SealedEntry, BlobError>>, BlobError> {
+        let spooled = |entry: &SealedEntry| match entry.octets {
+            SealedOctets::File { octets, .. } => octets,
+            SealedOctets::Memory(_) => 0,
+        };
+        let spooled: u64 = entries.iter().map(spooled).sum();
+        if spooled == 0 {
+            return Ok(entries.into_iter().map(Ok).collect());
+        }
+        // For all of them at once: packs that each have some of theirs would wait for each other.
+        let mut memory = Some(self.rooms.for_pack(spooled).await?);
+        let mut recalled = Vec::with_capacity(entries.len());
+        for SealedEntry { octets, mut room } in entries {
+            let octets = match octets {
+                SealedOctets::File { file, octets } => room::read(file, octets).await,
+                SealedOctets::Memory(octets) => Ok(octets),
+            };
+            recalled.push(octets.map(|octets| {
+                room.extend(memory.take());
+                SealedEntry { octets: SealedOctets::Memory(octets), room }
+            }));
+        }
+        Ok(recalled)
+    }
+
     /// Makes sealed entries durable, in one pack.
     pub(super) async fn store_pack(
         &self,
         tenant: TenantId,
         entries: Vec<SealedEntry>,
     ) -> Result<Vec<StoredEntry>, BlobError> {
-        let spooled = |entry: &SealedEntry| match entry.octets {
-            SealedOctets::File { octets, .. } => octets,
-            SealedOctets::Memory(_) => 0,
-        };
-        let spooled: u64 = entries.iter().map(spooled).sum();
-        let _memory = if spooled > 0 { Some(self.rooms.for_pack(spooled).await?) } else { None };
+        let entries = self.recall(entries).await?.into_iter().collect::<Result<Vec<_>, _>>()?;
         let octets: u64 = entries.iter().map(|entry| entry.octets.len()).sum();
         let (pack, count) = (PackId::generate(), entries.len());
         let mut builder =
@@ -138,10 +163,10 @@ impl Inner {
         // The room is held on to until the pack is stored: that takes up as much.
         let mut room = Vec::with_capacity(count);
         for entry in entries {
-            extents.push(match entry.octets {
-                SealedOctets::Memory(octets) => builder.push(&octets),
-                SealedOctets::File { file, octets } => builder.push(&room::read(file, octets).await?),
-            });
+            let SealedOctets::Memory(octets) = entry.octets else {
+                return Err(BlobError::Unavailable("an entry is not in memory".into()));
+            };
+            extents.push(builder.push(&octets));
             room.push(entry.room);
         }
         let octets = builder.finish();

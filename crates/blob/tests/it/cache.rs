@@ -6,10 +6,10 @@ use blob::{BlockCache, CacheConfig, PacksConfig};
 use futures_util::StreamExt as _;
 use maildrop::{
     Extent, FairGate,
-    port::{BlobStore as _, Read},
+    port::{BlobStore as _, Read, Sealed},
 };
 
-use crate::support::{House, MemoryStore, measure, noise, prose};
+use crate::support::{House, MemoryStore, envelope, measure, noise, prose};
 
 async fn cache(memory_octets: usize, disk: Option<&Path>) -> BlockCache {
     let disk = disk.map(|dir| (dir.to_owned(), 128 << 20));
@@ -148,6 +148,39 @@ async fn what_was_damaged_on_its_way_does_not_stay() {
         store.gets.store(0, Relaxed);
         read(&house, &all[at..=at]).await;
     }
+}
+
+#[tokio::test]
+async fn a_body_that_was_cut_short_does_not_stay_as_the_end() {
+    let store = MemoryStore::default();
+    let plain = House::new(store.clone());
+    let messages: Vec<_> = (0..3).map(|seed| prose(20_000, seed)).collect();
+    let mut entries = Vec::new();
+    for message in &messages {
+        let mut writer = plain.packs.writer(plain.tenant, &plain.key, envelope()).await.unwrap();
+        writer.write(message).await.unwrap();
+        let Sealed::Entry(entry) = writer.seal(measure(message)).await.unwrap() else {
+            panic!("stored alone")
+        };
+        entries.push(entry);
+    }
+    let stored = plain.packs.store_pack(plain.tenant, entries).await.unwrap();
+    let all: Vec<_> = stored.iter().zip(messages).map(|(stored, message)| (stored.extent, message)).collect();
+    let house = cached(&plain, &store, &cache(64 << 20, None).await);
+    // What the first of them needs, and half of the second, as a server gives that says less than it has.
+    let (key, octets) = store.only_object();
+    store.replace(&key, octets.slice(..(all[1].0.offset + all[1].0.length / 2) as usize));
+    house.check_served(all[0].0, &all[0].1).await;
+    store.replace(&key, octets.clone());
+    read(&house, &all).await;
+    // And where it is the truth, that is said.
+    store.replace(&key, octets.slice(..all[1].0.offset as usize));
+    let house = cached(&plain, &store, &cache(64 << 20, None).await);
+    read(&house, &all[..1]).await;
+    let mut reader = house.packs.reader(house.tenant, FairGate::new(8, 100));
+    let measured = measure(&all[1].1);
+    let plan = Read::Whole { octets: measured.octets, digest: measured.digest };
+    assert!(reader.read(&house.key, all[1].0, plan, &[]).await.is_err());
 }
 
 #[tokio::test]

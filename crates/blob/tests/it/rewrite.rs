@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use maildrop::{
     EntryEnvelope, Extent, MailboxId, PackId, Uid,
-    port::{BlobStore, LiveEntry, PackStore, Sealed, SealedEntry},
+    port::{BlobError, BlobStore, LiveEntry, PackStore, Sealed, SealedEntry},
 };
 use time::OffsetDateTime;
 
@@ -60,7 +60,7 @@ async fn what_is_left_of_packs_is_put_together_by_mailbox() {
         house.check_served(of(&entry), message).await;
     }
     // Beside each other are those of a mailbox, in their order.
-    let mut order = vec![one[1], one[3], two[0], two[4]];
+    let mut order = [one[1], one[3], two[0], two[4]];
     order.sort_by_key(|entry| (entry.mailbox, entry.uid));
     assert!(order.windows(2).all(|pair| of(&pair[0]).offset < of(&pair[1]).offset));
     let page = house.packs.list_packs(house.tenant, None).await.unwrap();
@@ -79,7 +79,24 @@ async fn what_is_left_of_packs_is_put_together_by_mailbox() {
         house.packs.delete_packs(house.tenant, &old).await.unwrap();
     }
     assert_eq!(house.packs.list_packs(house.tenant, None).await.unwrap().packs.len(), 1);
-    assert_eq!(house.packs.abort_uploads(house.tenant, OffsetDateTime::now_utc()).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_beacon_is_set_before_the_last_one_is_put_out() {
+    let store = MemoryStore::default();
+    let house = House::new(store.clone());
+    let [first, second, third] = [1, 2, 3].map(uuid::Uuid::from_u128);
+    assert!(house.packs.beacons(3).await.unwrap().is_empty());
+    house.packs.set_beacon(3, first, &[]).await.unwrap();
+    house.packs.set_beacon(4, third, &[]).await.unwrap();
+    assert_eq!(house.packs.beacons(3).await.unwrap(), [first]);
+    house.packs.set_beacon(3, second, &[first]).await.unwrap();
+    assert_eq!(house.packs.beacons(3).await.unwrap(), [second]);
+    // Where it cannot be set, the last one is there.
+    *store.write_error.lock().unwrap() = Some(BlobError::Unavailable);
+    assert!(house.packs.set_beacon(3, third, &[second]).await.is_err());
+    assert_eq!(house.packs.beacons(3).await.unwrap(), [second]);
+    assert_eq!(house.packs.beacons(4).await.unwrap(), [third]);
 }
 
 #[tokio::test]

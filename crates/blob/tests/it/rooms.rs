@@ -71,6 +71,47 @@ async fn past_its_memory_messages_go_to_a_file_sealed() {
 }
 
 #[tokio::test]
+async fn the_end_of_a_message_does_not_wait_for_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let house = House::with(MemoryStore::default(), config(Some((dir.path().to_owned(), 400 * KIB as u64))));
+    let _memory = [seal(&house, &noise(240 * KIB, 1)).await, seal(&house, &noise(240 * KIB, 2)).await];
+    let message = noise(150 * KIB, 3);
+    let mut writer = house.packs.writer(house.tenant, &house.key, envelope()).await.unwrap();
+    writer.write(&message).await.unwrap();
+    writer.room(0).await.unwrap();
+    // Others take the rest of the file's room, and the overdraft.
+    let _spooled = seal(&house, &noise(150 * KIB, 4)).await;
+    let _over = seal(&house, &noise(150 * KIB, 5)).await;
+    let sealed = timeout(Duration::from_secs(1), writer.seal(measure(&message))).await;
+    let Ok(Ok(Sealed::Entry(entry))) = sealed else { panic!("it waits: {sealed:?}") };
+    let entries = house.packs.recall(vec![entry]).await.unwrap();
+    let entries = entries.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
+    let stored = house.packs.store_pack(house.tenant, entries).await.unwrap();
+    house.check_served(stored[0].extent, &message).await;
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_read_is_the_loss_of_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let house = House::with(MemoryStore::default(), config(Some((dir.path().to_owned(), 8 << 20))));
+    let messages: Vec<_> = (0..5).map(|i| noise(200 * KIB, i)).collect();
+    let mut entries = Vec::new();
+    for message in &messages {
+        entries.push(seal(&house, message).await);
+    }
+    let SealedOctets::File { file, .. } = &entries[3].octets else { panic!("{:?}", entries[3]) };
+    file.set_len(1000).unwrap();
+    let recalled = house.packs.recall(entries).await.unwrap();
+    assert_eq!(recalled.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, true, true, false, true]);
+    let kept: Vec<_> = recalled.into_iter().flatten().collect();
+    let stored = house.packs.store_pack(house.tenant, kept).await.unwrap();
+    for (stored, at) in stored.iter().zip([0, 1, 2, 4]) {
+        house.check_served(stored.extent, &messages[at]).await;
+    }
+    assert_eq!(house.packs.memory_free(), 512 * KIB);
+}
+
+#[tokio::test]
 async fn where_there_is_no_room_messages_wait_for_those_in_front() {
     for spool in [None, Some(("/nowhere/at/all".into(), 8 << 20))] {
         let house = House::with(MemoryStore::default(), config(spool));

@@ -1,5 +1,7 @@
 //! TRANSACTION and UPDATE: what is in the maildrop, and what shall no longer be.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use maildrop::{ClientWorkaround, CommitError, OpenMaildrop, RetrieveError, Retrieved, port::Traffic};
 use pop3_proto::{
@@ -10,6 +12,9 @@ use tracing::{error, warn};
 
 use super::{Session, authorization::close_reason};
 use crate::wire::End;
+
+/// A client that goes on sends its next command sooner.
+const REST_AFTER: Duration = Duration::from_secs(10);
 
 impl Session<'_> {
     /// Serves commands until QUIT. However this future ends otherwise, dropping `maildrop` gives the lock
@@ -30,7 +35,7 @@ impl Session<'_> {
                 if let Some(end) = self.wire.end() {
                     return Err(end);
                 }
-                self.fill(self.service.config.idle_timeout).await?;
+                self.fill_or_rest(&mut maildrop).await?;
             };
             state = match step {
                 TransactionStep::Continue(state) => state,
@@ -47,6 +52,23 @@ impl Session<'_> {
             };
             command.done(self.wire.reply_is_good());
             self.wire.flush_if_full().await?;
+        }
+    }
+
+    /// Waits for the next command. What was fetched ahead for a client that does not go on is given back, so that others
+    /// have room to read ahead.
+    async fn fill_or_rest(&mut self, maildrop: &mut OpenMaildrop) -> Result<(), End> {
+        let idle = self.service.config.idle_timeout;
+        let left = idle.saturating_sub(REST_AFTER);
+        if left.is_zero() || !maildrop.reads_ahead() {
+            return self.fill(idle).await;
+        }
+        match self.fill(REST_AFTER).await {
+            Err(End::Idle) => {
+                maildrop.rest();
+                self.fill(left).await
+            }
+            filled => filled,
         }
     }
 

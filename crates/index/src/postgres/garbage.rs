@@ -1,5 +1,6 @@
 //! What PostgreSQL knows of garbage.
 
+mod beacon;
 mod rewriting;
 
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use maildrop::{
     PackId, TenantId,
-    port::{Garbage, IndexError, Inspected, MovedEntry, RewrittenPack, Sweep},
+    port::{Garbage, Held, IndexError, Inspected, MovedEntry, RewrittenPack, Sweep},
 };
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -237,21 +238,25 @@ impl Garbage for Postgres {
     async fn all_tenants_sweeps(
         &self,
         shard: u8,
-        before: OffsetDateTime,
+        age: Duration,
+        pause: Duration,
         limit: u32,
     ) -> Result<Vec<Sweep>, IndexError> {
-        type Row = (Uuid, OffsetDateTime, Option<OffsetDateTime>, Option<Uuid>);
+        type Row = (Uuid, OffsetDateTime, OffsetDateTime, Option<Uuid>);
         let rows: Vec<Row> = self
             .repeatable(|| {
                 sqlx::query_as(
-                    "SELECT t.tenant_id, coalesce(s.swept_until, to_timestamp(0)), s.until, s.at_pack
+                    "SELECT t.tenant_id, coalesce(s.swept_until, to_timestamp(0)),
+                            least(s.until, now() - make_interval(secs => $2)), s.at_pack
                        FROM tenants t LEFT JOIN pack_sweeps s ON s.tenant_id = t.tenant_id
                       WHERE gc_shard(t.tenant_id) = $1 AND t.state <> 'deleting'
-                        AND (s.tenant_id IS NULL OR s.until IS NOT NULL OR s.swept_until < $2)
-                      ORDER BY s.swept_until NULLS FIRST LIMIT $3",
+                        AND (s.tenant_id IS NULL OR s.until IS NOT NULL
+                             OR s.swept_until < now() - make_interval(secs => $2) - make_interval(secs => $3))
+                      ORDER BY s.swept_until NULLS FIRST LIMIT $4",
                 )
                 .bind(i32::from(shard))
-                .bind(before)
+                .bind(age.as_secs_f64())
+                .bind(pause.as_secs_f64())
                 .bind(i64::from(limit))
                 .fetch_all(&self.pool)
             })
@@ -266,6 +271,7 @@ impl Garbage for Postgres {
     }
 
     async fn note_sweep(&self, sweep: &Sweep) -> Result<(), IndexError> {
+        let over = sweep.at.is_none();
         self.repeatable(|| async {
             let mut tx = self.scoped(sweep.tenant).await?;
             sqlx::query(
@@ -275,14 +281,29 @@ impl Garbage for Postgres {
                     SET swept_until = excluded.swept_until, until = excluded.until, at_pack = excluded.at_pack",
             )
             .bind(sweep.tenant.as_uuid())
-            .bind(sweep.from)
-            .bind(sweep.until)
+            .bind(if over { sweep.until } else { sweep.from })
+            .bind((!over).then_some(sweep.until))
             .bind(sweep.at.map(|pack| pack.as_uuid()))
             .execute(&mut *tx)
             .await?;
             tx.commit().await
         })
         .await
+    }
+
+    async fn note_beacon(&self, shard: u8, found: &[Uuid], next: Uuid) -> Result<Option<Held>, IndexError> {
+        self.note_beacon_rows(shard, found, next).await
+    }
+
+    async fn held_times(&self, shard: u8) -> Result<Vec<Held>, IndexError> {
+        let rows: Vec<(OffsetDateTime, OffsetDateTime)> = self
+            .repeatable(|| {
+                sqlx::query_as("SELECT from_at, until_at FROM held_times WHERE shard = $1 ORDER BY from_at")
+                    .bind(i16::from(shard))
+                    .fetch_all(&self.pool)
+            })
+            .await?;
+        Ok(rows.into_iter().map(|(from, until)| Held { from, until }).collect())
     }
 
     async fn all_tenants_oldest_garbage(&self, shard: u8) -> Result<Option<OffsetDateTime>, IndexError> {

@@ -1,5 +1,6 @@
 //! What SQLite knows of garbage.
 
+mod beacon;
 mod rewriting;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -7,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use async_trait::async_trait;
 use maildrop::{
     PackId, TenantId,
-    port::{GARBAGE_SHARDS, Garbage, IndexError, Inspected, MovedEntry, RewrittenPack, Sweep},
+    port::{GARBAGE_SHARDS, Garbage, Held, IndexError, Inspected, MovedEntry, RewrittenPack, Sweep},
 };
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -146,21 +147,24 @@ impl Garbage for Sqlite {
     async fn all_tenants_sweeps(
         &self,
         shard: u8,
-        before: OffsetDateTime,
+        age: Duration,
+        pause: Duration,
         limit: u32,
     ) -> Result<Vec<Sweep>, IndexError> {
-        type Row = (Uuid, i64, Option<i64>, Option<Uuid>);
+        type Row = (Uuid, i64, i64, Option<Uuid>);
+        let horizon = OffsetDateTime::now_utc() - age;
         let rows: Vec<Row> = sqlx::query_as(concat!(
-            "SELECT t.tenant_id, coalesce(s.swept_until, 0), s.until, s.at_pack
+            "SELECT t.tenant_id, coalesce(s.swept_until, 0), min(coalesce(s.until, ?2), ?2), s.at_pack
                FROM tenants t LEFT JOIN pack_sweeps s ON s.tenant_id = t.tenant_id
               WHERE ",
             shard_of!("t.tenant_id"),
-            " = ? AND t.state <> 'deleting'
-                AND (s.tenant_id IS NULL OR s.until IS NOT NULL OR s.swept_until < ?)
-              ORDER BY s.swept_until LIMIT ?"
+            " = ?1 AND t.state <> 'deleting'
+                AND (s.tenant_id IS NULL OR s.until IS NOT NULL OR s.swept_until < ?3)
+              ORDER BY s.swept_until LIMIT ?4"
         ))
         .bind(shard)
-        .bind(micros(before))
+        .bind(micros(horizon))
+        .bind(micros(horizon - pause))
         .bind(i64::from(limit))
         .fetch_all(&self.reader)
         .await
@@ -169,7 +173,7 @@ impl Garbage for Sqlite {
             Ok(Sweep {
                 tenant: TenantId::from_uuid(tenant),
                 from: from_micros(from)?,
-                until: until.map(from_micros).transpose()?,
+                until: from_micros(until)?,
                 at: at.map(PackId::from_uuid),
             })
         };
@@ -177,6 +181,7 @@ impl Garbage for Sqlite {
     }
 
     async fn note_sweep(&self, sweep: &Sweep) -> Result<(), IndexError> {
+        let over = sweep.at.is_none();
         sqlx::query(
             "INSERT INTO pack_sweeps (tenant_id, swept_until, until, at_pack)
              SELECT tenant_id, ?2, ?3, ?4 FROM tenants WHERE tenant_id = ?1 AND state <> 'deleting'
@@ -184,13 +189,28 @@ impl Garbage for Sqlite {
                 SET swept_until = excluded.swept_until, until = excluded.until, at_pack = excluded.at_pack",
         )
         .bind(sweep.tenant.as_uuid())
-        .bind(micros(sweep.from))
-        .bind(sweep.until.map(micros))
+        .bind(micros(if over { sweep.until } else { sweep.from }))
+        .bind((!over).then(|| micros(sweep.until)))
         .bind(sweep.at.map(|pack| pack.as_uuid()))
         .execute(&self.writer)
         .await
         .map_err(index_error)?;
         Ok(())
+    }
+
+    async fn note_beacon(&self, shard: u8, found: &[Uuid], next: Uuid) -> Result<Option<Held>, IndexError> {
+        self.note_beacon_rows(shard, found, next).await.map_err(index_error)
+    }
+
+    async fn held_times(&self, shard: u8) -> Result<Vec<Held>, IndexError> {
+        let rows: Vec<(i64, i64)> =
+            sqlx::query_as("SELECT from_at, until_at FROM held_times WHERE shard = ? ORDER BY from_at")
+                .bind(shard)
+                .fetch_all(&self.reader)
+                .await
+                .map_err(index_error)?;
+        let held = |(from, until)| Ok(Held { from: from_micros(from)?, until: from_micros(until)? });
+        rows.into_iter().map(held).collect()
     }
 
     async fn all_tenants_oldest_garbage(&self, shard: u8) -> Result<Option<OffsetDateTime>, IndexError> {

@@ -60,6 +60,11 @@ impl Backend {
         }
     }
 
+    /// Whether it is on PostgreSQL.
+    pub(crate) fn is_postgres(&self) -> bool {
+        matches!(self.place, Place::Postgres { .. })
+    }
+
     /// Runs SQL that changes something.
     pub(crate) async fn execute(&self, sql: &str) {
         let sql = AssertSqlSafe(sql.to_owned());

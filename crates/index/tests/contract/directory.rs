@@ -63,6 +63,26 @@ pub(crate) async fn lists_are_paged(backend: &Backend) {
     assert!(directory.list_domains(one, Some(&domain("one.test")), 10).await.unwrap().is_empty());
 }
 
+pub(crate) async fn one_tenants_broken_row_is_no_others(backend: &Backend) {
+    let store = &backend.store;
+    let (one, two) = (tenant(store, "one").await, tenant(store, "two").await);
+    let a = mailbox(store, one, "a@one.test", None).await;
+    let b = mailbox(store, two, "b@two.test", None).await;
+    backend.execute("UPDATE tenants SET policy = '[7]' WHERE name = 'one'").await;
+    // Many at once, so that they share statements.
+    let asked = (0..40).map(|n| {
+        let of = address(if n % 2 == 0 { "a@one.test" } else { "b@two.test" });
+        async move { store.directory.all_tenants_recipients(&[of]).await }
+    });
+    for (n, found) in futures_util::future::join_all(asked).await.into_iter().enumerate() {
+        match found {
+            Ok(found) => assert_eq!(found[0].as_ref().unwrap().mailbox, b, "{n}"),
+            Err(_) => assert_eq!(n % 2, 0, "{n}"),
+        }
+    }
+    assert_ne!(a, b);
+}
+
 pub(crate) async fn accounts_and_recipients_are_found(backend: &Backend) {
     let directory = &backend.store.directory;
     let one = tenant(&backend.store, "one").await;

@@ -5,7 +5,10 @@ use std::time::Duration;
 use index::Store;
 use maildrop::{
     Extent, MailboxId, PackId, StoredEntry, TenantId, Uid,
-    port::{GARBAGE_SHARDS, Inspected, LiveEntry, MovedEntry, PackedEntry, RewrittenPack, RowOutcome, Sweep},
+    port::{
+        GARBAGE_SHARDS, HELD_MARGIN, Inspected, LiveEntry, MovedEntry, PACK_AGE_MAX, PackedEntry,
+        RewrittenPack, RowOutcome, Sweep,
+    },
 };
 use time::OffsetDateTime;
 
@@ -190,18 +193,90 @@ pub(crate) async fn rows_follow_what_is_rewritten(backend: &Backend) {
 pub(crate) async fn sweeps_are_due_once_a_day(backend: &Backend) {
     let store = &backend.store;
     let tenant = tenant(store, "one").await;
-    let until = OffsetDateTime::now_utc().replace_nanosecond(0).unwrap();
-    let sweeps = async |before| store.garbage.all_tenants_sweeps(shard(tenant), before, 10).await.unwrap();
-    let first = Sweep { tenant, from: OffsetDateTime::UNIX_EPOCH, until: None, at: None };
-    assert_eq!(sweeps(until).await, [first]);
-    let begun = Sweep { until: Some(until), at: Some(PackId::generate()), ..first };
+    let sweeps =
+        async |age, pause| store.garbage.all_tenants_sweeps(shard(tenant), age, pause, 10).await.unwrap();
+    let first = sweeps(DAY, DAY).await;
+    assert_eq!((first.len(), first[0].tenant, first[0].at), (1, tenant, None));
+    assert_eq!(first[0].from, OffsetDateTime::UNIX_EPOCH);
+    let horizon = OffsetDateTime::now_utc() - DAY;
+    assert!((first[0].until - horizon).abs() < time::Duration::MINUTE, "{} {horizon}", first[0].until);
+    let begun = Sweep { at: Some(PackId::generate()), ..first[0] };
     store.garbage.note_sweep(&begun).await.unwrap();
-    assert_eq!(sweeps(OffsetDateTime::UNIX_EPOCH).await, [begun], "it is under way");
-    store.garbage.note_sweep(&Sweep { from: until, until: None, at: None, ..first }).await.unwrap();
-    assert!(sweeps(until).await.is_empty());
-    assert_eq!(sweeps(until + time::Duration::DAY).await.len(), 1);
+    assert_eq!(sweeps(DAY, LONG).await, [begun], "it is under way");
+    // A clock that was fast when it began does not let it reach further.
+    assert!(sweeps(DAY * 2, DAY).await[0].until < begun.until);
+    store.garbage.note_sweep(&first[0]).await.unwrap();
+    assert!(sweeps(DAY, DAY).await.is_empty());
+    let again = sweeps(Duration::ZERO, Duration::from_hours(23)).await;
+    assert_eq!((again.len(), again[0].from, again[0].at), (1, first[0].until, None));
     assert!(delete_tenant(store, tenant).await);
     assert_eq!(backend.number("SELECT count(*) FROM pack_sweeps").await, 0);
     store.garbage.note_sweep(&begun).await.unwrap();
     assert_eq!(backend.number("SELECT count(*) FROM pack_sweeps").await, 0, "of a tenant that is gone");
+}
+
+pub(crate) async fn rows_are_not_made_for_old_packs(backend: &Backend) {
+    let store = &backend.store;
+    let tenant = tenant(store, "one").await;
+    let a = mailbox(store, tenant, "a@one.test", None).await;
+    let (old, uids) = pack_for(store, tenant, &[&[a], &[a]]).await;
+    let aged = |age: Duration| {
+        let pack = PackId::first(7, OffsetDateTime::now_utc() - age);
+        let extent = Extent { pack, offset: 64, length: 100 };
+        (pack, StoredEntry { extent, pack_octets: octets(1), pack_entries: 1 })
+    };
+    let minute = Duration::from_mins(1);
+    let (_, stored) = aged(PACK_AGE_MAX + minute);
+    let refused = store.index.deliver(tenant, &stored, &[message(a, 10)]).await.unwrap_err();
+    assert!(
+        refused.to_string().contains("too old") || format!("{refused:?}").contains("too old"),
+        "{refused:?}"
+    );
+    let (_, stored) = aged(PACK_AGE_MAX.checked_sub(minute).unwrap());
+    store.index.deliver(tenant, &stored, &[message(a, 10)]).await.unwrap();
+    delete(store, tenant, a, &uids[..1], NOT_KEPT).await;
+    let (_, entries) = live(store, tenant, old).await;
+    let moved = [MovedEntry { from: entries[0].extent, to: 64 }];
+    let (pack, _) = aged(PACK_AGE_MAX + minute);
+    let to = RewrittenPack { pack, octets: octets(1), entries: 1 };
+    assert_eq!(store.garbage.retarget(tenant, &to, &moved).await.unwrap(), 0);
+    assert_eq!(live(store, tenant, old).await.0, 100, "it is where it was");
+    assert_eq!(backend.number("SELECT count(*) FROM packs").await, 2);
+}
+
+pub(crate) async fn an_index_that_was_set_back_holds_what_it_may_have_lost(backend: &Backend) {
+    let store = &backend.store;
+    let [first, second, third, fourth] = [1, 2, 3, 4].map(uuid::Uuid::from_u128);
+    let note = async |found: &[uuid::Uuid], next| store.garbage.note_beacon(3, found, next).await.unwrap();
+    assert_eq!(note(&[], first).await, None, "all is new");
+    assert_eq!(note(&[first], second).await, None);
+    assert_eq!(note(&[first, second], third).await, None, "a node died before it put the first out");
+    assert_eq!(note(&[second], fourth).await, None, "and another before it set the third");
+    assert_eq!(note(&[second], fourth).await, None, "repeated");
+    assert!(store.garbage.held_times(3).await.unwrap().is_empty());
+    assert_eq!(store.garbage.note_beacon(4, &[], first).await.unwrap(), None);
+    assert!(store.garbage.note_beacon(4, &[second], third).await.unwrap().is_some(), "another shard's");
+    // One that it knew and has forgotten, as after a restore.
+    let held = note(&[third], first).await.expect("the third is not known any more");
+    let now = OffsetDateTime::now_utc();
+    let (from, until) = (now - held.from - HELD_MARGIN, now - held.until);
+    assert!(from.abs() < time::Duration::MINUTE && until.abs() < time::Duration::MINUTE, "{held:?}");
+    assert_eq!(store.garbage.held_times(3).await.unwrap(), [held]);
+    assert_eq!(note(&[first], second).await, None, "once");
+    // A database that is all new knows nothing of whatever there is.
+    let held = store.garbage.note_beacon(5, &[first], second).await.unwrap().expect("nothing is known");
+    assert_eq!(held.from, OffsetDateTime::UNIX_EPOCH);
+}
+
+pub(crate) async fn a_promoted_server_is_noticed(backend: &Backend) {
+    let store = &backend.store;
+    let [first, second, third] = [1, 2, 3].map(uuid::Uuid::from_u128);
+    assert_eq!(store.garbage.note_beacon(0, &[], first).await.unwrap(), None);
+    if !backend.is_postgres() {
+        return;
+    }
+    assert_eq!(backend.number("SELECT count(*) FROM pack_beacons WHERE timeline = '00000001'").await, 1);
+    backend.execute("UPDATE pack_beacons SET timeline = '00000007'").await;
+    assert!(store.garbage.note_beacon(0, &[first], second).await.unwrap().is_some());
+    assert_eq!(store.garbage.note_beacon(0, &[second], third).await.unwrap(), None, "once");
 }

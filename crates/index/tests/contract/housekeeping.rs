@@ -59,6 +59,10 @@ impl BlobStore for Away {
         away()
     }
 
+    async fn recall(&self, _: Vec<SealedEntry>) -> Result<Vec<Result<SealedEntry, BlobError>>, BlobError> {
+        Err(BlobError::Unavailable("not asked for".into()))
+    }
+
     async fn store_pack(&self, _: TenantId, _: Vec<SealedEntry>) -> Result<Vec<StoredEntry>, BlobError> {
         away()
     }

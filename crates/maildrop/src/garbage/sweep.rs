@@ -6,32 +6,30 @@
 use std::{collections::HashSet, time::Duration};
 
 use time::OffsetDateTime;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::{BrokenOff, GarbageCollector, YOUNG};
 use crate::{
     PackId,
-    port::{IndexError, PackPage, Sweep},
+    port::{Held, IndexError, PackPage, Sweep},
 };
 
 /// Time between two searches for tenants whose sweep is due.
 pub(super) const PAUSE: Duration = Duration::from_hours(1);
-/// A tenant's next sweep is for as much time at least.
-const SWEPT: time::Duration = time::Duration::DAY;
+/// Time between two sweeps of a tenant's objects.
+const PAUSE_OF_TENANT: Duration = Duration::from_hours(24);
 /// Tenants read in one go.
 const TENANTS: u32 = 100;
-/// Pause between two pages, which are requests that cost as much as a PUT.
-const PAGE_PAUSE: Duration = Duration::from_millis(50);
 /// So many orphans of a page are too few to be suspicious.
 const ORPHANS_FEW: usize = 16;
 
 impl GarbageCollector {
     pub(super) async fn sweep_shard(&self, shard: u8) -> Result<(), BrokenOff> {
+        let held = self.garbage.held_times(shard).await?;
         loop {
-            let until = OffsetDateTime::now_utc() - YOUNG;
-            let sweeps = self.garbage.all_tenants_sweeps(shard, until - SWEPT, TENANTS).await?;
+            let sweeps = self.garbage.all_tenants_sweeps(shard, YOUNG, PAUSE_OF_TENANT, TENANTS).await?;
             for sweep in &sweeps {
-                self.sweep(shard, *sweep, until).await?;
+                self.sweep(shard, *sweep, &held).await?;
             }
             if sweeps.len() < TENANTS as usize {
                 return Ok(());
@@ -40,42 +38,24 @@ impl GarbageCollector {
     }
 
     /// Goes on with a tenant's sweep, or begins it, to its end.
-    async fn sweep(&self, shard: u8, mut sweep: Sweep, horizon: OffsetDateTime) -> Result<(), BrokenOff> {
-        let tenant = sweep.tenant;
+    async fn sweep(&self, shard: u8, mut sweep: Sweep, held: &[Held]) -> Result<(), BrokenOff> {
         self.keep_task(shard).await?;
-        // Never more than the horizon, whatever a clock said when it began.
-        let until = sweep.until.unwrap_or(horizon).min(horizon);
-        if sweep.until.is_none() {
-            let aborted = self.packs.abort_uploads(tenant, until).await?;
-            if aborted > 0 {
-                info!(%tenant, uploads = aborted, "uploads that had never ended were forgotten");
-            }
-            sweep.until = Some(until);
-            sweep.at = Some(PackId::first(0, sweep.from));
-        }
-        loop {
-            let page = self.packs.list_packs(tenant, sweep.at).await?;
-            self.sweep_page(&sweep, until, &page).await?;
-            sweep.at = next(&page, sweep.from, until);
-            if sweep.at.is_none() {
-                break;
-            }
+        let mut at = Some(sweep.at.unwrap_or_else(|| PackId::first(0, sweep.from)));
+        while at.is_some() {
+            let page = self.packs.list_packs(sweep.tenant, at).await?;
+            self.sweep_page(&sweep, held, &page).await?;
+            at = next(&page, sweep.from, sweep.until);
+            sweep.at = at;
             self.garbage.note_sweep(&sweep).await?;
             self.keep_task(shard).await?;
-            tokio::time::sleep(PAGE_PAUSE).await;
+            self.pace(0, 1).await;
         }
-        self.garbage.note_sweep(&Sweep { from: until, until: None, ..sweep }).await?;
         Ok(())
     }
 
-    async fn sweep_page(
-        &self,
-        sweep: &Sweep,
-        until: OffsetDateTime,
-        page: &PackPage,
-    ) -> Result<(), BrokenOff> {
+    async fn sweep_page(&self, sweep: &Sweep, held: &[Held], page: &PackPage) -> Result<(), BrokenOff> {
         let tenant = sweep.tenant;
-        let due = |pack: &PackId| sweep.from <= pack.time() && pack.time() < until;
+        let due = |pack: &PackId| sweep.from <= pack.time() && pack.time() < sweep.until;
         let packs: Vec<PackId> = page.packs.iter().map(|(pack, _)| *pack).filter(due).collect();
         if packs.is_empty() {
             return Ok(());
@@ -83,6 +63,13 @@ impl GarbageCollector {
         let known: HashSet<PackId> = self.known(sweep, &packs).await?;
         let orphans: Vec<PackId> = packs.iter().copied().filter(|pack| !known.contains(pack)).collect();
         // An index that was set back does not know what came since: that is mail, and the bucket all there is of it.
+        let (left, orphans): (Vec<_>, Vec<_>) = orphans
+            .into_iter()
+            .partition(|pack| held.iter().any(|held| held.from <= pack.time() && pack.time() < held.until));
+        if !left.is_empty() {
+            warn!(%tenant, objects = left.len(), "packs from a time that the index may have lost are left");
+            self.stats.add_orphans_left(left.len() as u64);
+        }
         if orphans.len() > ORPHANS_FEW && orphans.len() * 10 > packs.len() {
             error!(
                 %tenant, objects = orphans.len(), of = packs.len(),

@@ -49,6 +49,13 @@ pub trait BlobStore: Send + Sync + std::fmt::Debug {
         envelope: EntryEnvelope,
     ) -> Result<Box<dyn EntryWriter>, BlobError>;
 
+    /// Brings messages that wait outside of memory back into it, each by itself where that fails. This waits for room
+    /// in memory, so it is done before a turn is taken to store them.
+    async fn recall(
+        &self,
+        entries: Vec<SealedEntry>,
+    ) -> Result<Vec<Result<SealedEntry, BlobError>>, BlobError>;
+
     /// Stores messages of `tenant` together, in one pack, and says where each lies, in their order. When this
     /// returns, their octets are durable (the first half of P1).
     async fn store_pack(

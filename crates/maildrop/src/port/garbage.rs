@@ -4,12 +4,20 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::{BlobError, IndexError};
 use crate::{Digest, Extent, MailboxId, PackId, SealedKey, TenantId, Uid};
 
 /// Parts the work is divided into, by tenant: each is one node's at a time.
 pub const GARBAGE_SHARDS: u8 = 16;
+
+/// Rows are made for a pack only while its id is not older than this by the index's clock: what is swept as an orphan,
+/// being twice as old, can then get none any more, whatever stood still meanwhile and whatever a node's clock says.
+pub const PACK_AGE_MAX: Duration = Duration::from_hours(12);
+
+/// What a time that is held is longer by than what lies between the last beacon and now: a beacon's own age, and clocks.
+pub const HELD_MARGIN: Duration = Duration::from_hours(1);
 
 /// Rows that one rewriting moves, at most: a transaction of some hundred milliseconds.
 pub const MOVED_ROWS_MAX: u64 = 10_000;
@@ -40,8 +48,8 @@ pub trait Garbage: Send + Sync + std::fmt::Debug {
 
     /// All that points at entries that were copied into the pack `to` points at their copies from now on: one
     /// transaction, which waits for nobody. Copies that nothing points at are garbage of the new pack; old packs that
-    /// nothing points at any longer are dead, the others stay due. Where the tenant is gone, nothing is done. Safe to
-    /// repeat. Gives how many rows were moved.
+    /// nothing points at any longer are dead, the others stay due. Where the tenant is gone, or the new pack is older
+    /// than [`PACK_AGE_MAX`], nothing is done. Safe to repeat. Gives how many rows were moved.
     async fn retarget(
         &self,
         tenant: TenantId,
@@ -73,16 +81,27 @@ pub trait Garbage: Send + Sync + std::fmt::Debug {
     /// Those of these packs that the index knows, and whose objects are not deleted.
     async fn known_packs(&self, tenant: TenantId, packs: &[PackId]) -> Result<Vec<PackId>, IndexError>;
 
-    /// Up to `limit` sweeps for orphans that are under way or, where the last one got no further than to `before`, due.
+    /// Up to `limit` sweeps for orphans that are under way or, where the last one is `pause` ago, due. They are of
+    /// packs that are `age` old at least by the index's clock, which is nobody's who names packs.
     async fn all_tenants_sweeps(
         &self,
         shard: u8,
-        before: OffsetDateTime,
+        age: Duration,
+        pause: Duration,
         limit: u32,
     ) -> Result<Vec<Sweep>, IndexError>;
 
-    /// Notes how far a sweep is.
+    /// Notes how far a sweep is: that it is over where [`Sweep::at`] is none.
     async fn note_sweep(&self, sweep: &Sweep) -> Result<(), IndexError>;
+
+    /// Compares the beacons that were found in the object store with those the index knows of, notes that `next` will
+    /// be among them, and forgets those that were not found. Where a beacon is unknown, or where it tells by itself
+    /// that it goes on from a past state (PostgreSQL: a new timeline), the index may have been set back, and not know
+    /// what came since the last beacon: packs of that time, an hour more, are held from now on.
+    async fn note_beacon(&self, shard: u8, found: &[Uuid], next: Uuid) -> Result<Option<Held>, IndexError>;
+
+    /// Times from which packs that no row knows are left, since the index may have known them once.
+    async fn held_times(&self, shard: u8) -> Result<Vec<Held>, IndexError>;
 
     /// Since when the oldest garbage has been waiting to be added up, or a dead pack to be deleted; none where there is
     /// nothing to do.
@@ -150,10 +169,19 @@ pub struct Sweep {
     pub tenant: TenantId,
     /// Packs from before this were looked at by the last sweep.
     pub from: OffsetDateTime,
-    /// Packs from this on are left to the next one. None where it has not begun.
-    pub until: Option<OffsetDateTime>,
-    /// The last object that was looked at, in the order of their names.
+    /// Packs from this on are left to the next one.
+    pub until: OffsetDateTime,
+    /// The last object that was looked at, in the order of their names. None where it has not begun, or is over.
     pub at: Option<PackId>,
+}
+
+/// A time from which the index may have lost rows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Held {
+    /// Its begin.
+    pub from: OffsetDateTime,
+    /// Its end, which is not of it.
+    pub until: OffsetDateTime,
 }
 
 /// Objects of packs: rewritten, deleted, listed.
@@ -176,8 +204,11 @@ pub trait PackStore: Send + Sync + std::fmt::Debug {
     /// one, of time; from after `after`, which need not be there.
     async fn list_packs(&self, tenant: TenantId, after: Option<PackId>) -> Result<PackPage, BlobError>;
 
-    /// Forgets uploads that were begun before `before` and never ended, and says how many.
-    async fn abort_uploads(&self, tenant: TenantId, before: OffsetDateTime) -> Result<u64, BlobError>;
+    /// The beacons of a shard of the work: one, or some where a node died between two steps.
+    async fn beacons(&self, shard: u8) -> Result<Vec<Uuid>, BlobError>;
+
+    /// Sets a beacon, and then puts out those in `old`.
+    async fn set_beacon(&self, shard: u8, beacon: Uuid, old: &[Uuid]) -> Result<(), BlobError>;
 }
 
 /// What became of entries that were to be copied.
@@ -191,6 +222,8 @@ pub struct Rewritten {
     pub damaged: Vec<(Extent, String)>,
     /// Octets that were read.
     pub read_octets: u64,
+    /// Requests that were made.
+    pub requests: u64,
 }
 
 /// A page of a tenant's packs.

@@ -72,6 +72,7 @@ pub trait Index: Send + Sync + std::fmt::Debug {
     /// Puts the entries of a stored pack into the maildrops of their recipients: rows, uids and counters in one
     /// transaction (the second half of P1), all of the pack's entries at once. One outcome per message, in their
     /// order. Repeating the call with the same pack changes nothing and gives the same answer, so it may be retried.
+    /// A pack older than [`PACK_AGE_MAX`](super::PACK_AGE_MAX) is refused as [`IndexError::Internal`].
     async fn deliver_pack(
         &self,
         tenant: TenantId,

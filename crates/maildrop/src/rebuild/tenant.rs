@@ -203,7 +203,8 @@ impl Rebuild {
 
     /// What is there now is no orphan, whatever the index knows of it.
     async fn leave_unswept(&self, tenant: TenantId) -> Result<(), RebuildError> {
-        let sweep = Sweep { tenant, from: OffsetDateTime::now_utc(), until: None, at: None };
+        let now = OffsetDateTime::now_utc();
+        let sweep = Sweep { tenant, from: now, until: now, at: None };
         Ok(self.garbage.note_sweep(&sweep).await?)
     }
 

@@ -23,23 +23,48 @@ pub(crate) struct Gc {
     pub(crate) pack_octets: u64,
     /// Octets read and written in a second, at most. Default: 16 MiB.
     pub(crate) octets_per_second: u64,
+    /// Requests made in a second, at most. Default: 50.
+    pub(crate) requests_per_second: u32,
     /// Whether objects that no row knows are deleted. Default: true.
     pub(crate) orphans: bool,
 }
 
 impl Default for Gc {
     fn default() -> Self {
-        let GarbageConfig { interval, grace, live_ratio, pack_octets, octets_per_second, orphans } =
-            GarbageConfig::default();
-        Self { interval, grace, live_ratio, pack_octets, octets_per_second, orphans }
+        let GarbageConfig {
+            interval,
+            grace,
+            live_ratio,
+            pack_octets,
+            octets_per_second,
+            requests_per_second,
+            orphans,
+        } = GarbageConfig::default();
+        Self { interval, grace, live_ratio, pack_octets, octets_per_second, requests_per_second, orphans }
     }
 }
 
 impl Gc {
     /// As the domain wants it.
     pub(crate) fn collection(&self) -> GarbageConfig {
-        let Self { interval, grace, live_ratio, pack_octets, octets_per_second, orphans } = *self;
-        GarbageConfig { interval, grace, live_ratio, pack_octets, octets_per_second, orphans }
+        let Self {
+            interval,
+            grace,
+            live_ratio,
+            pack_octets,
+            octets_per_second,
+            requests_per_second,
+            orphans,
+        } = *self;
+        GarbageConfig {
+            interval,
+            grace,
+            live_ratio,
+            pack_octets,
+            octets_per_second,
+            requests_per_second,
+            orphans,
+        }
     }
 
     /// What is wrong with it: the key, and why.
@@ -59,6 +84,9 @@ impl Gc {
         }
         if self.octets_per_second < 1024 {
             return Some(("gc.octets_per_second", "must be at least 1024"));
+        }
+        if self.requests_per_second == 0 {
+            return Some(("gc.requests_per_second", "must be at least 1"));
         }
         None
     }

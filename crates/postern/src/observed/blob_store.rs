@@ -74,6 +74,14 @@ impl BlobStore for ObservedBlobStore {
         Ok(Box::new(ObservedWriter { writer, observer: self.observer.clone() }))
     }
 
+    async fn recall(
+        &self,
+        entries: Vec<SealedEntry>,
+    ) -> Result<Vec<Result<SealedEntry, BlobError>>, BlobError> {
+        // Of this machine alone.
+        self.blob.recall(entries).await
+    }
+
     async fn store_pack(
         &self,
         tenant: TenantId,

@@ -33,7 +33,7 @@ pub(crate) fn garbage(registry: &Registry, stats: &Arc<GarbageStats>) -> Result<
         ("orphans_deleted", "objects that no row knew and that were deleted", GarbageStats::orphans_deleted),
         (
             "orphans_left",
-            "objects that no row knew, too many to be deleted unseen",
+            "objects that no row knew, and that an index that was set back may have known",
             GarbageStats::orphans_left,
         ),
     ];

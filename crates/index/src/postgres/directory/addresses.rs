@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    error::index_error,
+    error::{corrupt, index_error},
     postgres::{
         Postgres,
         batch::{Batch, BatchError},
@@ -69,7 +69,9 @@ impl Postgres {
         &self,
         addresses: &[Address],
     ) -> Result<Vec<Option<ResolvedRecipient>>, IndexError> {
-        try_join_all(addresses.iter().map(|address| self.recipients.ask(address.clone()))).await
+        let found =
+            try_join_all(addresses.iter().map(|address| self.recipients.ask(address.clone()))).await?;
+        found.into_iter().map(|found| found.map_err(corrupt)).collect()
     }
 }
 
@@ -79,7 +81,8 @@ pub(in crate::postgres) struct Recipients;
 
 impl Batch for Recipients {
     type Request = Address;
-    type Answer = Option<ResolvedRecipient>;
+    /// A row that makes no sense is the answer of its own address alone: others in the batch are other tenants'.
+    type Answer = Result<Option<ResolvedRecipient>, &'static str>;
 
     fn excludes(_: &Address, _: &Address) -> bool {
         false
@@ -129,12 +132,11 @@ impl Batch for Recipients {
         .bind(&domains)
         .fetch_all(connection)
         .await?;
-        let mut found = vec![None; addresses.len()];
+        let mut found = vec![Ok(None); addresses.len()];
         for row in &rows {
-            let (place, recipient) =
-                recipient(row).map_err(|_| BatchError::Corrupt("a recipient that makes no sense"))?;
-            if let Some(slot) = found.get_mut(place) {
-                *slot = Some(recipient);
+            let place: i64 = row.try_get(0)?;
+            if let Some(slot) = found.get_mut((place - 1) as usize) {
+                *slot = recipient(row).map(Some).map_err(|_| "a recipient that makes no sense");
             }
         }
         Ok(found)
@@ -178,10 +180,9 @@ fn account(row: &PgRow) -> Result<Account, IndexError> {
     Ok(account)
 }
 
-fn recipient(row: &PgRow) -> Result<(usize, ResolvedRecipient), IndexError> {
+fn recipient(row: &PgRow) -> Result<ResolvedRecipient, IndexError> {
     let free = |free: Option<i64>| free.map(|n| u64::try_from(n).unwrap_or(0));
     let read = || -> Result<_, sqlx::Error> {
-        let place: i64 = row.try_get(0)?;
         let states: (String, String) = (row.try_get(3)?, row.try_get(4)?);
         let limits: Json<TenantLimits> = row.try_get(7)?;
         let (of_tenant, own): (Json<Policy>, Json<Policy>) = (row.try_get(8)?, row.try_get(9)?);
@@ -193,9 +194,9 @@ fn recipient(row: &PgRow) -> Result<(usize, ResolvedRecipient), IndexError> {
             free_messages: free(row.try_get(6)?),
             rules: Arc::new(rules(limits, &of_tenant, &own)),
         };
-        Ok(((place - 1) as usize, recipient, states))
+        Ok((recipient, states))
     };
-    let (place, mut recipient, states) = read().map_err(index_error)?;
+    let (mut recipient, states) = read().map_err(index_error)?;
     recipient.state = state_within(&states.0, &states.1)?;
-    Ok((place, recipient))
+    Ok(recipient)
 }

@@ -2,7 +2,7 @@
 
 use maildrop::{
     Digest, Extent, MailboxId, PackId, TenantId, Uid,
-    port::{IndexError, Inspected, LiveEntry, MOVED_ROWS_MAX, MovedEntry, RewrittenPack},
+    port::{IndexError, Inspected, LiveEntry, MOVED_ROWS_MAX, MovedEntry, PACK_AGE_MAX, RewrittenPack},
 };
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
@@ -113,9 +113,12 @@ impl Postgres {
             let mut tx = self.scoped(tenant).await?;
             sqlx::query(BY_INDEX_SQL).execute(&mut *tx).await?;
             let alive: Option<i32> = sqlx::query_scalar(
-                "SELECT 1 FROM tenants WHERE tenant_id = $1 AND state <> 'deleting' FOR KEY SHARE",
+                "SELECT 1 FROM tenants WHERE tenant_id = $1 AND state <> 'deleting'
+                    AND $2 > now() - make_interval(secs => $3) FOR KEY SHARE",
             )
             .bind(tenant.as_uuid())
+            .bind(to.pack.time())
+            .bind(PACK_AGE_MAX.as_secs_f64())
             .fetch_optional(&mut *tx)
             .await?;
             if alive.is_none() {

@@ -2,11 +2,14 @@
 
 use maildrop::{
     TenantId, Uid,
-    port::{IndexError, PackedEntry, RowOutcome},
+    port::{IndexError, PACK_AGE_MAX, PackedEntry, RowOutcome},
 };
 use uuid::Uuid;
 
-use crate::{error::corrupt, postgres::Postgres};
+use crate::{
+    error::{corrupt, too_old},
+    postgres::Postgres,
+};
 
 impl Postgres {
     pub(super) async fn deliver_pack(
@@ -35,7 +38,8 @@ impl Postgres {
             .repeatable(|| {
                 sqlx::query_as(
                     "SELECT place, outcome, uid
-                       FROM deliver_pack($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+                       FROM deliver_pack($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+                      WHERE $15 > now() - make_interval(secs => $16)",
                 )
                 .bind(tenant.as_uuid())
                 .bind(pack.extent.pack.as_uuid())
@@ -51,9 +55,15 @@ impl Postgres {
                 .bind(&delivered_to)
                 .bind(&unique_ids)
                 .bind(&ascii_extras)
+                .bind(pack.extent.pack.time())
+                .bind(PACK_AGE_MAX.as_secs_f64())
                 .fetch_all(&self.pool)
             })
             .await?;
+        if found.is_empty() && !mailboxes.is_empty() {
+            // A condition on no row is asked before the function is called.
+            return Err(too_old(&pack));
+        }
         let mut outcomes = vec![None; mailboxes.len()];
         for (place, outcome, uid) in found {
             let outcome = match outcome {

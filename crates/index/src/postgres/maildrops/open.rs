@@ -9,9 +9,12 @@ use maildrop::{
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::postgres::{
-    Postgres,
-    batch::{Batch, BatchError},
+use crate::{
+    error::corrupt,
+    postgres::{
+        Postgres,
+        batch::{Batch, BatchError},
+    },
 };
 
 /// Opens maildrops, many in one statement.
@@ -27,6 +30,18 @@ pub(in crate::postgres) enum OpenAnswer {
     Outcome(OpenOutcome),
     /// The node's own lease has run out: it must say that it lives, and ask again.
     LeaseExpired,
+    /// A row that makes no sense. Others in the batch are other tenants'.
+    Corrupt(&'static str),
+}
+
+impl OpenAnswer {
+    fn outcome(self) -> Result<Option<OpenOutcome>, IndexError> {
+        match self {
+            Self::Outcome(outcome) => Ok(Some(outcome)),
+            Self::LeaseExpired => Ok(None),
+            Self::Corrupt(what) => Err(corrupt(what)),
+        }
+    }
 }
 
 impl Batch for Open {
@@ -86,18 +101,20 @@ impl Batch for Open {
         let mut answers = vec![None; requests.len()];
         for (place, outcome, message_count, octets, next_uid) in rows {
             let answer = match outcome {
-                0 | 6 => OpenAnswer::Outcome(OpenOutcome::Opened(Opened {
-                    message_count: number(message_count)?,
-                    octets: number(octets)?,
-                    next_uid: Uid(number(next_uid)?),
-                    taken_over: outcome == 6,
-                })),
+                0 | 6 => match (number(message_count), number(octets), number(next_uid)) {
+                    (Some(message_count), Some(octets), Some(next_uid)) => {
+                        let taken_over = outcome == 6;
+                        let opened = Opened { message_count, octets, next_uid: Uid(next_uid), taken_over };
+                        OpenAnswer::Outcome(OpenOutcome::Opened(opened))
+                    }
+                    _ => OpenAnswer::Corrupt("missing or negative number"),
+                },
                 1 => OpenAnswer::Outcome(OpenOutcome::InUse),
                 2 => OpenAnswer::Outcome(OpenOutcome::Stale),
                 3 => OpenAnswer::LeaseExpired,
                 4 => OpenAnswer::Outcome(OpenOutcome::TooSoon),
                 5 => OpenAnswer::Outcome(OpenOutcome::TooManySessions),
-                _ => return Err(BatchError::Corrupt("unknown outcome of open_maildrops")),
+                _ => OpenAnswer::Corrupt("unknown outcome of open_maildrops"),
             };
             if let Some(slot) = answers.get_mut((place - 1) as usize) {
                 *slot = Some(answer);
@@ -109,9 +126,8 @@ impl Batch for Open {
 }
 
 /// A number that must be there.
-fn number(value: Option<i64>) -> Result<u64, BatchError> {
-    let value = value.and_then(|v| u64::try_from(v).ok());
-    value.ok_or(BatchError::Corrupt("missing or negative number"))
+fn number(value: Option<i64>) -> Option<u64> {
+    u64::try_from(value?).ok()
 }
 
 /// Gives locks back, many in one statement.
@@ -163,7 +179,7 @@ pub(in crate::postgres) struct Released;
 
 impl Postgres {
     pub(super) async fn open_maildrop(&self, request: OpenRequest) -> Result<OpenOutcome, IndexError> {
-        if let OpenAnswer::Outcome(outcome) = self.opens.ask(request.clone()).await? {
+        if let Some(outcome) = self.opens.ask(request.clone()).await?.outcome()? {
             return Ok(outcome);
         }
         // The database lost the unlogged table, or this process was stopped for longer than its lease. It
@@ -171,7 +187,7 @@ impl Postgres {
         let lease = self.lease.lock().ok().and_then(|lease| lease.clone());
         if let Some((node, name, ttl)) = lease {
             self.heartbeat(node, &name, ttl).await?;
-            if let OpenAnswer::Outcome(outcome) = self.opens.ask(request).await? {
+            if let Some(outcome) = self.opens.ask(request).await?.outcome()? {
                 return Ok(outcome);
             }
         }

@@ -2,7 +2,7 @@
 
 use maildrop::{
     Digest, Extent, MailboxId, PackId, TenantId, Uid,
-    port::{Inspected, LiveEntry, MOVED_ROWS_MAX, MovedEntry, RewrittenPack},
+    port::{Inspected, LiveEntry, MOVED_ROWS_MAX, MovedEntry, PACK_AGE_MAX, RewrittenPack},
 };
 use sqlx::{AssertSqlSafe, SqliteConnection};
 use time::OffsetDateTime;
@@ -99,7 +99,11 @@ impl Sqlite {
         to: &RewrittenPack,
         moved: &[MovedEntry],
     ) -> Result<u64, sqlx::Error> {
-        let now = micros(OffsetDateTime::now_utc());
+        let now = OffsetDateTime::now_utc();
+        if to.pack.time() <= now - PACK_AGE_MAX {
+            return Ok(0);
+        }
+        let now = micros(now);
         let mut tx = self.writer.begin().await?;
         let new = sqlx::query(
             "INSERT INTO packs (tenant_id, pack_id, octets, entries, created_at)

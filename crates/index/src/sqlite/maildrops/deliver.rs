@@ -2,13 +2,16 @@
 
 use maildrop::{
     Extent, MailboxId, StoredEntry, TenantId, Uid,
-    port::{IndexError, NewMessage, PackedEntry, RowOutcome},
+    port::{IndexError, NewMessage, PACK_AGE_MAX, PackedEntry, RowOutcome},
 };
 use sqlx::{Connection as _, SqliteConnection};
 use time::OffsetDateTime;
 
 use super::micros;
-use crate::{error::index_error, sqlite::Sqlite};
+use crate::{
+    error::{index_error, too_old},
+    sqlite::Sqlite,
+};
 
 impl Sqlite {
     pub(super) async fn deliver_pack(
@@ -17,6 +20,9 @@ impl Sqlite {
         entries: &[PackedEntry],
     ) -> Result<Vec<RowOutcome>, IndexError> {
         let Some(pack) = entries.first().map(|entry| entry.stored) else { return Ok(Vec::new()) };
+        if pack.extent.pack.time() <= OffsetDateTime::now_utc() - PACK_AGE_MAX {
+            return Err(too_old(&pack));
+        }
         let mut connection = self.writer.acquire().await.map_err(index_error)?;
         insert_messages(&mut connection, tenant, &pack, entries).await.map_err(index_error)
     }
