@@ -39,6 +39,7 @@ mod openapi;
 mod pop3;
 mod proxy;
 mod readers;
+mod rebuild;
 mod sasl;
 mod secrets;
 mod storm;

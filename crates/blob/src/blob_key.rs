@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use maildrop::{PackId, TenantId};
+use maildrop::{PackId, TenantId, port::ManifestPart};
 use uuid::Uuid;
 
 /// Longest key in octets that every object store takes (S3: 1,024).
@@ -105,6 +105,46 @@ impl BlobLayout {
         format!("{}t/{tenant}/", self.prefix)
     }
 
+    /// The key of an object of a manifest: `{prefix}t/{tenant}/m/{round}-{id}/{f or i}{part}`, numbers in hex, and `.end`
+    /// behind that of the last.
+    pub fn manifest(&self, tenant: TenantId, part: &ManifestPart) -> BlobKey {
+        let ManifestPart { round, id, full, part, last } = part;
+        let (kind, end) = (if *full { 'f' } else { 'i' }, if *last { ".end" } else { "" });
+        BlobKey(format!("{}{round:016x}-{id}/{kind}{part:08x}{end}", self.manifests(tenant)))
+    }
+
+    /// What the keys of all manifests of `tenant` start with.
+    pub fn manifests(&self, tenant: TenantId) -> String {
+        format!("{}t/{tenant}/m/", self.prefix)
+    }
+
+    /// Which manifest of `tenant` a listed key is, or `None` where it is none.
+    pub fn parse_manifest(&self, tenant: TenantId, key: &BlobKey) -> Option<ManifestPart> {
+        let (round, part) = key.as_str().strip_prefix(&self.manifests(tenant))?.split_once('/')?;
+        let (round, id) = round.split_once('-')?;
+        let (full, part) = match part.split_at_checked(1)? {
+            ("f", part) => (true, part),
+            ("i", part) => (false, part),
+            _ => return None,
+        };
+        let (part, last) = part.strip_suffix(".end").map_or((part, false), |part| (part, true));
+        let round = u64::from_str_radix(round, 16).ok()?;
+        let part = u32::from_str_radix(part, 16).ok()?;
+        let part = ManifestPart { round, id: Uuid::try_parse(id).ok()?, full, part, last };
+        (self.manifest(tenant, &part) == *key).then_some(part)
+    }
+
+    /// Whose a listed key is, whatever it is.
+    pub fn whose(&self, key: &BlobKey) -> Option<TenantId> {
+        let (tenant, _) = key.as_str().strip_prefix(&self.all_tenants())?.split_once('/')?;
+        Uuid::try_parse(tenant).ok().map(TenantId::from_uuid)
+    }
+
+    /// What sorts after all keys of `tenant`, and before those of the next.
+    pub fn after(&self, tenant: TenantId) -> BlobKey {
+        BlobKey(format!("{}t/{tenant}/z", self.prefix))
+    }
+
     /// The key of a beacon of a shard of the collection of garbage: `{prefix}g/{shard}/{beacon}`.
     pub fn beacon(&self, shard: u8, beacon: Uuid) -> BlobKey {
         BlobKey(format!("{}{beacon}", self.beacons(shard)))
@@ -167,6 +207,27 @@ mod tests {
         assert!(key.as_str().starts_with(&layout.all_tenants()));
         assert_eq!(layout.parse(&key), Some((tenant, pack)));
         assert_eq!(BlobLayout::default().parse(&key), None);
+    }
+
+    #[test]
+    fn manifests_sort_by_round_and_part() {
+        let (layout, (tenant, _)) = (BlobLayout::new("mail").unwrap(), ids());
+        let id = Uuid::try_parse(PACK).unwrap();
+        let parts = [
+            ManifestPart { round: 9, id, full: true, part: 0, last: false },
+            ManifestPart { round: 9, id, full: true, part: 10, last: true },
+            ManifestPart { round: 300, id, full: false, part: 0, last: true },
+        ];
+        let keys: Vec<_> = parts.iter().map(|part| layout.manifest(tenant, part)).collect();
+        assert_eq!(keys[1].as_str(), format!("mail/t/{TENANT}/m/0000000000000009-{PACK}/f0000000a.end"));
+        assert!(keys.is_sorted());
+        for (part, key) in parts.iter().zip(&keys) {
+            assert_eq!(layout.parse_manifest(tenant, key), Some(*part));
+            assert_eq!((layout.parse(key), layout.whose(key)), (None, Some(tenant)));
+            assert!(*key < layout.after(tenant));
+        }
+        let other = BlobKey::try_from(format!("mail/t/{TENANT}/m/9-{PACK}/f0").as_str()).unwrap();
+        assert_eq!(layout.parse_manifest(tenant, &other), None);
     }
 
     #[test]

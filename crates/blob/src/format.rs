@@ -11,6 +11,7 @@
 
 mod entry;
 mod envelope;
+mod manifest;
 mod pack;
 
 pub use entry::{
@@ -18,6 +19,7 @@ pub use entry::{
     FrameHeader, FrameKind, PREFIX_OCTETS, Prefix, SALT_OCTETS, SUMMARY_OCTETS, Summary, TAG_OCTETS,
 };
 pub use envelope::{decode_envelope, encode_envelope};
+pub use manifest::{MANIFEST_TEXT_MAX, ManifestHead};
 pub use pack::{
     FOOTER_ENTRIES_MAX, FOOTER_ENTRY_OCTETS, FOOTER_HEAD_OCTETS, FOOTER_MAGIC, FooterEntry,
     PACK_HEADER_OCTETS, PackHeader, TRAILER_OCTETS, Trailer, parse_footer, write_footer,

@@ -3,6 +3,8 @@
 mod ahead;
 mod builder;
 mod fetch;
+mod look;
+mod manifest;
 mod read;
 mod rewrite;
 mod room;

@@ -11,11 +11,12 @@ mod reachability;
 mod rows;
 mod schema;
 mod sqlite;
+mod tables;
 mod words;
 
 use std::sync::Arc;
 
-use maildrop::port::{Bulletins, Directory, Failures, Garbage, Index, Records};
+use maildrop::port::{Bulletins, Directory, Failures, Garbage, Index, Manifests, Records};
 
 pub use postgres::{Config as PostgresConfig, PoolStats, Postgres};
 pub use schema::{SCHEMA_VERSION, SchemaError};
@@ -36,9 +37,13 @@ pub struct Store {
     pub failures: Arc<dyn Failures>,
     /// Packs with garbage.
     pub garbage: Arc<dyn Garbage>,
+    /// What manifests are written of, and what is put back from them.
+    pub manifests: Arc<dyn Manifests>,
 }
 
-impl<T: Index + Directory + Records + Bulletins + Failures + Garbage + 'static> From<Arc<T>> for Store {
+impl<T: Index + Directory + Records + Bulletins + Failures + Garbage + Manifests + 'static> From<Arc<T>>
+    for Store
+{
     fn from(store: Arc<T>) -> Self {
         Self {
             index: Arc::clone(&store) as Arc<dyn Index>,
@@ -46,7 +51,8 @@ impl<T: Index + Directory + Records + Bulletins + Failures + Garbage + 'static> 
             records: Arc::clone(&store) as Arc<dyn Records>,
             bulletins: Arc::clone(&store) as Arc<dyn Bulletins>,
             failures: Arc::clone(&store) as Arc<dyn Failures>,
-            garbage: store,
+            garbage: Arc::clone(&store) as Arc<dyn Garbage>,
+            manifests: store,
         }
     }
 }

@@ -6,6 +6,7 @@ mod directory;
 mod failures;
 mod garbage;
 mod maildrops;
+mod manifests;
 mod records;
 mod scoped;
 

@@ -7,6 +7,7 @@ mod failures;
 mod garbage;
 mod locks;
 mod maildrops;
+mod manifests;
 mod records;
 
 use std::{

@@ -320,8 +320,11 @@ impl Housekeeping {
     /// Rows first, so that nothing points at the objects; then the objects; the name last.
     async fn delete_tenant(&self, deletion: TenantDeletion) -> Result<(), BrokenOff> {
         let tenant = deletion.tenant;
+        // Manifests are the first of its objects, and hold its data key, sealed: they go before anything else.
+        let mut objects = self.blob.purge(tenant).await?;
         loop {
-            let done = self.directory.continue_tenant_deletion(tenant, STEP, 0).await?;
+            let gone = std::mem::take(&mut objects);
+            let done = self.directory.continue_tenant_deletion(tenant, STEP, gone).await?;
             if done.is_none_or(|done| !done.rows_left) {
                 break;
             }

@@ -22,11 +22,13 @@ mod housekeeping;
 mod id;
 mod listing;
 mod login;
+mod manifest;
 mod measure;
 mod message;
 mod open;
 mod policy;
 pub mod port;
+mod rebuild;
 mod tenant;
 mod throttle;
 mod trace;
@@ -49,6 +51,7 @@ pub use login::{
     HttpBackend, Introspection, LdapBackend, LdapSearch, LoginSettings, OauthIssuer, PasswordBackend,
     SecretSource, SecretText, TenantLogin,
 };
+pub use manifest::{ManifestConfig, ManifestStats, ManifestWriter};
 pub use measure::{Measure, Measured};
 pub use message::{
     BulletinEnvelope, Digest, EntryEnvelope, Extent, Form, MessageInfo, MessageOctets, MessageRow, SealedKey,
@@ -59,6 +62,9 @@ pub use open::{
 };
 pub use policy::{
     ClientWorkaround, DeleMeaning, LoginMechanism, MessageOrder, Policy, Rules, SuspendedReply, TenantLimits,
+};
+pub use rebuild::{
+    Progress, ProgressSink, Rebuild, RebuildError, RebuildOptions, RebuildReport, TenantRebuild,
 };
 pub use tenant::{
     Actor, Alias, AliasAddress, ApiKey, AppPassword, Certificate, Domain, LoginScope, Mailbox,

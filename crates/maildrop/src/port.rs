@@ -7,6 +7,7 @@ mod directory;
 mod failures;
 mod garbage;
 mod index;
+mod manifests;
 mod records;
 
 pub use blob::{
@@ -25,7 +26,11 @@ pub use garbage::{
 };
 pub use index::{
     CommitOutcome, Conflict, Index, IndexError, KeptMore, NewMessage, OpenOutcome, OpenRequest, Opened,
-    PackedEntry, Pulse, RowOutcome, SessionInfo, Usage,
+    PackedEntry, Pulse, REBUILD_TASK, RowOutcome, SessionInfo, Usage,
+};
+pub use manifests::{
+    FoundEntry, FoundMessage, MailboxRecord, ManifestPart, ManifestRound, ManifestStore, Manifests,
+    MessageRecord, PackContents, Record, Restored, RestoredPack, RestoredRows,
 };
 pub use records::{
     AUDIT_KEPT_DAYS_MIN, AuditEntry, AuditQuery, Claim, IdempotencyKey, Note, Records, StoredAnswer, Traffic,

@@ -7,6 +7,7 @@ mod check;
 mod error;
 mod gc;
 mod listeners;
+mod manifest;
 mod node;
 mod source;
 mod stores;
@@ -22,6 +23,7 @@ use serde::Deserialize;
 pub(crate) use error::ConfigError;
 pub(crate) use gc::Gc;
 pub(crate) use listeners::{Admin, Auth, Lmtp, LoginBackends, Pop3, Pop3s, Proxy, ProxyMode};
+pub(crate) use manifest::Manifest;
 pub(crate) use node::{Audit, Cluster, Node, Role, Worker};
 pub(crate) use stores::{Blob, BlobKind, Cache, Checksum, Index, Keys, Pack, Read};
 pub(crate) use telemetry::{Log, LogFilter, LogFormat, Metrics, Telemetry};
@@ -48,6 +50,7 @@ pub(crate) struct Config {
     pub(crate) cluster: Cluster,
     pub(crate) worker: Worker,
     pub(crate) gc: Gc,
+    pub(crate) manifest: Manifest,
     pub(crate) audit: Audit,
     pub(crate) auth: Auth,
     pub(crate) login_backends: LoginBackends,

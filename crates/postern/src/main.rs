@@ -8,6 +8,7 @@ mod files;
 mod logging;
 mod observed;
 mod probe;
+mod rebuild;
 mod serve;
 mod telemetry;
 mod turns;
@@ -24,16 +25,17 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Wrong use or configuration (DESIGN §8).
 const EXIT_USAGE: u8 = 2;
 
+fn is_usage(error: &anyhow::Error) -> bool {
+    let wrong_key = matches!(error.downcast_ref(), Some(maildrop::RebuildError::WrongKey(_)));
+    error.is::<config::ConfigError>() || error.is::<wiring::WrongKey>() || wrong_key
+}
+
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     match cli.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let code = if error.is::<config::ConfigError>() || error.is::<wiring::WrongKey>() {
-                ExitCode::from(EXIT_USAGE)
-            } else {
-                ExitCode::FAILURE
-            };
+            let code = if is_usage(&error) { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE };
             complain(&error);
             code
         }

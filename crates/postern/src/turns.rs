@@ -27,6 +27,7 @@ pub(crate) fn in_turn(store: &Store, turns: &FairGate) -> Store {
         // No tenant's.
         failures: Arc::clone(&store.failures),
         garbage: Arc::clone(&store.garbage),
+        manifests: Arc::clone(&store.manifests),
     }
 }
 

@@ -14,11 +14,11 @@ use blob::{
     weather::{BreakerConfig, HedgeConfig, ShelterConfig, Watch, shelter},
 };
 use frontend::{Sessions, Tenancy, TicketSecret};
-use index::{Postgres, PostgresConfig, Sqlite, Store};
+use index::{PoolStats, Postgres, PostgresConfig, Sqlite, Store};
 use maildrop::{
-    Bulletins, Deliveries, FairGate, GarbageStats, GatherConfig, Maildrops, NodeId, Pace, Pacer, Releaser,
-    TenantCache, Throttle, TrafficLog,
-    port::{BlobError, BlobStore, PackStore},
+    Bulletins, Deliveries, FairGate, GarbageStats, GatherConfig, Maildrops, ManifestStats, NodeId, Pace,
+    Pacer, Releaser, TenantCache, Throttle, TrafficLog,
+    port::{BlobError, BlobStore, ManifestStore, PackStore},
 };
 use prometheus::{IntGauge, Opts, Registry, process_collector::ProcessCollector};
 
@@ -78,6 +78,10 @@ pub(crate) struct Parts {
     pub(crate) objects_prefix: String,
     /// The objects of packs, for the collection of garbage.
     pub(crate) packs: Arc<dyn PackStore>,
+    /// Manifests beside them.
+    pub(crate) manifests: Arc<dyn ManifestStore>,
+    /// What was done for manifests.
+    pub(crate) manifest_stats: Arc<ManifestStats>,
     /// What the collection of garbage did.
     pub(crate) garbage: Arc<GarbageStats>,
     /// To be closed at the end, so that what is in memory is found again.
@@ -98,20 +102,7 @@ pub(crate) struct Parts {
 impl Parts {
     /// Opens index and blob store, checks that schema and master key fit, and builds the services on them.
     pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
-        let mut pool = None;
-        let store: Store = match index_place(config)? {
-            IndexPlace::Postgres(config) => {
-                let postgres = Arc::new(Postgres::connect(config).await.context("open the index")?);
-                pool = Some(postgres.pool());
-                postgres.into()
-            }
-            IndexPlace::SqliteFile(path) => {
-                Arc::new(Sqlite::open(&path).await.context("open the index")?).into()
-            }
-            IndexPlace::SqliteUrl(url) => {
-                Arc::new(Sqlite::open_url(&url).await.context("open the index")?).into()
-            }
-        };
+        let (store, pool) = open_index(config).await?;
         let registry = registry()?;
         observed::limits(&registry, config, pool.as_ref())?;
         observed::index_pool(&registry, pool)?;
@@ -122,6 +113,7 @@ impl Parts {
             bulletins: Arc::new(ObservedBulletins::new(store.bulletins, &registry)?),
             failures: Arc::new(ObservedFailures::new(store.failures, &registry)?),
             garbage: store.garbage,
+            manifests: store.manifests,
         };
         let master_key = master_key(config)?;
         let (check, decoy_key) = (master_key.check_value(), master_key.decoy_key());
@@ -130,6 +122,8 @@ impl Parts {
             return Err(WrongKey.into());
         }
         let (blob, packs, objects, cache) = blob_store(config, master_key, &registry).await?;
+        let manifest_stats = Arc::new(ManifestStats::default());
+        observed::manifests(&registry, &manifest_stats)?;
         let garbage = Arc::new(GarbageStats::default());
         observed::garbage(&registry, &garbage)?;
         let tenants = TenantCache::new(Arc::clone(&store.directory));
@@ -234,12 +228,60 @@ impl Parts {
             blob,
             objects,
             objects_prefix: BlobLayout::new(&config.blob.prefix)?.all_tenants(),
+            manifests: Arc::clone(&packs) as Arc<dyn ManifestStore>,
+            manifest_stats,
             packs,
             garbage,
             cache,
             hasher,
         })
     }
+}
+
+/// Index and bucket by themselves, for commands that serve nobody.
+pub(crate) struct Vault {
+    pub(crate) store: Store,
+    pub(crate) packs: Arc<Packs>,
+}
+
+impl Vault {
+    /// Opens both. `fits` is asked before the index remembers the master key, where it does not know any: a wrong one must
+    /// not be remembered.
+    pub(crate) async fn open<F>(config: &Config, fits: impl FnOnce(Arc<Packs>) -> F) -> anyhow::Result<Self>
+    where
+        F: Future<Output = anyhow::Result<()>>,
+    {
+        let (store, _) = open_index(config).await?;
+        let registry = Registry::new();
+        let master_key = master_key(config)?;
+        let check = master_key.check_value();
+        let objects = Box::pin(object_store(config, &registry)).await.context("open the blob store")?;
+        let layout = BlobLayout::new(&config.blob.prefix)?;
+        let keyring = Keyring::new(Arc::new(master_key));
+        let packs = Arc::new(Packs::new(objects, keyring, layout, PacksConfig::default()));
+        packs.ready().await.context("open the blob store")?;
+        fits(Arc::clone(&packs)).await?;
+        if store.index.key_check(&check).await? != check {
+            return Err(WrongKey.into());
+        }
+        Ok(Self { store, packs })
+    }
+}
+
+async fn open_index(config: &Config) -> anyhow::Result<(Store, Option<PoolStats>)> {
+    Ok(match index_place(config)? {
+        IndexPlace::Postgres(config) => {
+            let postgres = Arc::new(Postgres::connect(config).await.context("open the index")?);
+            let pool = postgres.pool();
+            (postgres.into(), Some(pool))
+        }
+        IndexPlace::SqliteFile(path) => {
+            (Arc::new(Sqlite::open(&path).await.context("open the index")?).into(), None)
+        }
+        IndexPlace::SqliteUrl(url) => {
+            (Arc::new(Sqlite::open_url(&url).await.context("open the index")?).into(), None)
+        }
+    })
 }
 
 /// Work of one tenant that may wait; past that it is refused for now.
@@ -325,7 +367,7 @@ async fn blob_store(
     config: &Config,
     master_key: MasterKey,
     registry: &Registry,
-) -> anyhow::Result<(Arc<dyn BlobStore>, Arc<dyn PackStore>, Arc<dyn ObjectStore>, Option<BlockCache>)> {
+) -> anyhow::Result<(Arc<dyn BlobStore>, Arc<Packs>, Arc<dyn ObjectStore>, Option<BlockCache>)> {
     let objects = Box::pin(object_store(config, registry)).await.context("open the blob store")?;
     let objects: Arc<dyn ObjectStore> = Arc::new(ObservedObjects::new(objects, registry)?);
     let layout = BlobLayout::new(&config.blob.prefix)?;

@@ -170,7 +170,7 @@ pub fn parse_footer(octets: &[u8], trailer: &Trailer) -> Result<Vec<FooterEntry>
     Ok(entries)
 }
 
-fn checksum(parts: &[&[u8]]) -> [u8; CHECKSUM_OCTETS] {
+pub(super) fn checksum(parts: &[&[u8]]) -> [u8; CHECKSUM_OCTETS] {
     let mut hasher = blake3::Hasher::new();
     for part in parts {
         hasher.update(part);

@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use maildrop::{Credential, LockToken, MailboxId, NodeId, TenantId, port::OpenRequest};
+use maildrop::{
+    Credential, LockToken, MailboxId, NodeId, TenantId,
+    port::{OpenRequest, REBUILD_TASK},
+};
 use time::OffsetDateTime;
 
 /// Who holds which maildrop, and which node lives until when.
@@ -222,7 +225,13 @@ impl Locks {
     pub(super) fn take_task(&self, task: &str, node: NodeId, ttl: Duration) -> bool {
         let mut state = self.state();
         let now = Instant::now();
-        let free = state.tasks.get(task).is_none_or(|(holder, until)| *holder == node || *until <= now);
+        let free_of = |task| {
+            state
+                .tasks
+                .get(task)
+                .is_none_or(|(holder, until): &(NodeId, Instant)| *holder == node || *until <= now)
+        };
+        let free = free_of(task) && free_of(REBUILD_TASK);
         if free {
             state.tasks.insert(task.to_owned(), (node, now + ttl));
         }

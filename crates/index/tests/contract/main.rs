@@ -20,6 +20,7 @@ mod fixture;
 mod garbage;
 mod housekeeping;
 mod locks;
+mod manifests;
 mod postgres_only;
 mod records;
 mod sessions;
@@ -129,6 +130,10 @@ contract! {
     garbage::what_something_points_at_again_is_not_deleted,
     garbage::rows_follow_what_is_rewritten,
     garbage::sweeps_are_due_once_a_day,
+    manifests::what_changed_is_due_until_it_is_written,
+    manifests::what_was_written_is_put_back,
+    manifests::what_an_index_that_was_set_back_gave_away_gets_new_uids,
+    manifests::who_rebuilds_keeps_everybody_else_from_their_tasks,
     garbage::rows_are_not_made_for_old_packs,
     garbage::an_index_that_was_set_back_holds_what_it_may_have_lost,
     garbage::a_promoted_server_is_noticed,

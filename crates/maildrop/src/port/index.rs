@@ -208,7 +208,8 @@ pub trait Index: Send + Sync + std::fmt::Debug {
     /// that long loses its locks to whoever asks.
     async fn heartbeat(&self, node: NodeId, name: &str, ttl: Duration) -> Result<Pulse, IndexError>;
 
-    /// Takes, or keeps, the task `task` for `node` for `ttl` from now: `false` while another node has it.
+    /// Takes, or keeps, the task `task` for `node` for `ttl` from now: `false` while another node has it, or has
+    /// [`REBUILD_TASK`].
     async fn take_task(&self, task: &str, node: NodeId, ttl: Duration) -> Result<bool, IndexError>;
 
     /// Ends a node's life: its locks are free at once.
@@ -221,6 +222,10 @@ pub trait Index: Send + Sync + std::fmt::Debug {
     /// remembered, so that a wrong master key is noticed before it does harm.
     async fn key_check(&self, check: &[u8]) -> Result<Vec<u8>, IndexError>;
 }
+
+/// The task of whoever rebuilds the index. While a node has it, nobody takes or keeps another one: what is being put back
+/// is not collected as garbage, nor written to manifests, nor swept.
+pub const REBUILD_TASK: &str = "rebuild";
 
 /// Who opens which maildrop.
 #[derive(Clone, Debug)]

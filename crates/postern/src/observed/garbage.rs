@@ -47,13 +47,13 @@ pub(crate) fn garbage(registry: &Registry, stats: &Arc<GarbageStats>) -> Result<
 }
 
 /// A counter that is kept elsewhere, and read when it is shown.
-struct Followed {
-    stats: Arc<GarbageStats>,
-    count: fn(&GarbageStats) -> u64,
-    counter: IntCounter,
+pub(super) struct Followed<S> {
+    pub(super) stats: Arc<S>,
+    pub(super) count: fn(&S) -> u64,
+    pub(super) counter: IntCounter,
 }
 
-impl Collector for Followed {
+impl<S: Send + Sync> Collector for Followed<S> {
     fn desc(&self) -> Vec<&Desc> {
         self.counter.desc()
     }

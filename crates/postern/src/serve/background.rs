@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use frontend::{Metrics, Tenancy};
-use maildrop::{GarbageCollector, Housekeeping};
+use maildrop::{GarbageCollector, Housekeeping, ManifestWriter};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
@@ -123,6 +123,17 @@ impl Node {
             stats: Arc::clone(&self.parts.garbage),
         };
         self.admin_tasks.spawn(collector.run(self.admin_end.clone().cancelled_owned()));
+        let writer = ManifestWriter {
+            directory: Arc::clone(&self.parts.store.directory),
+            index: Arc::clone(&self.parts.store.index),
+            manifests: Arc::clone(&self.parts.store.manifests),
+            store: Arc::clone(&self.parts.manifests),
+            node: self.parts.node,
+            config: self.config.manifest.writing(),
+            stats: Arc::clone(&self.parts.manifest_stats),
+            checked: Arc::default(),
+        };
+        self.admin_tasks.spawn(writer.run(self.admin_end.clone().cancelled_owned()));
     }
 
     pub(super) fn spawn_heartbeat(&self, name: String, ttl: Duration) -> tokio::task::JoinHandle<()> {

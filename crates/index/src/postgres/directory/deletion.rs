@@ -196,6 +196,8 @@ impl Postgres {
                 "DELETE FROM api_keys WHERE tenant_id = $1",
                 "DELETE FROM domains WHERE tenant_id = $1 AND alias_of IS NOT NULL",
                 "DELETE FROM domains WHERE tenant_id = $1",
+                "DELETE FROM manifest_rounds WHERE tenant_id = $1",
+                "DELETE FROM manifest_notes WHERE tenant_id = $1",
                 "DELETE FROM tenants WHERE tenant_id = $1 AND state = 'deleting'",
             ] {
                 sqlx::query(statement).bind(tenant.as_uuid()).execute(&mut *tx).await?;

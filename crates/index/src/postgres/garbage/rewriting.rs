@@ -174,6 +174,15 @@ impl Postgres {
             .bind(&lengths)
             .execute(&mut *tx)
             .await?;
+            // Manifests say where messages lie.
+            sqlx::query(
+                "INSERT INTO manifest_notes (tenant_id, mailbox_id)
+                 SELECT DISTINCT tenant_id, mailbox_id FROM messages WHERE tenant_id = $1 AND pack_id = $2",
+            )
+            .bind(tenant.as_uuid())
+            .bind(to.pack.as_uuid())
+            .execute(&mut *tx)
+            .await?;
             sqlx::query(DIE_SQL).bind(tenant.as_uuid()).bind(&packs).execute(&mut *tx).await?;
             tx.commit().await?;
             Ok(rows)

@@ -4,7 +4,7 @@ use std::{cmp::Ordering, time::Duration};
 
 use maildrop::{
     NodeId,
-    port::{IndexError, Pulse},
+    port::{IndexError, Pulse, REBUILD_TASK},
 };
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -88,7 +88,9 @@ impl Postgres {
             .repeatable(|| {
                 sqlx::query_scalar(
                     "INSERT INTO tasks AS t (task, node_id, expires_at)
-                     VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3))
+                     SELECT $1, $2, clock_timestamp() + make_interval(secs => $3)
+                      WHERE NOT EXISTS (SELECT FROM tasks h WHERE h.task = $4 AND h.node_id <> $2
+                                                              AND h.expires_at >= clock_timestamp())
                      ON CONFLICT (task) DO UPDATE SET node_id = excluded.node_id, expires_at = excluded.expires_at
                       WHERE t.node_id = excluded.node_id OR t.expires_at < clock_timestamp()
                      RETURNING node_id",
@@ -96,6 +98,7 @@ impl Postgres {
                 .bind(task)
                 .bind(node.as_uuid())
                 .bind(ttl.as_secs_f64())
+                .bind(REBUILD_TASK)
                 .fetch_optional(&self.pool)
             })
             .await?;

@@ -160,6 +160,8 @@ impl Sqlite {
                 "DELETE FROM certificates WHERE tenant_id = ?",
                 "DELETE FROM api_keys WHERE tenant_id = ?",
                 "DELETE FROM domains WHERE tenant_id = ?",
+                "DELETE FROM manifest_rounds WHERE tenant_id = ?",
+                "DELETE FROM manifest_notes WHERE tenant_id = ?",
                 "DELETE FROM tenants WHERE tenant_id = ? AND state = 'deleting'",
             ] {
                 sqlx::query(statement).bind(tenant.as_uuid()).execute(&mut *tx).await?;

@@ -156,6 +156,15 @@ impl Sqlite {
         for pack in old {
             die(&mut tx, tenant, pack).await?;
         }
+        // Manifests say where messages lie.
+        sqlx::query(
+            "INSERT INTO manifest_notes (tenant_id, mailbox_id)
+             SELECT DISTINCT tenant_id, mailbox_id FROM messages WHERE tenant_id = ? AND pack_id = ?",
+        )
+        .bind(tenant.as_uuid())
+        .bind(to.pack.as_uuid())
+        .execute(&mut *tx)
+        .await?;
         tx.commit().await?;
         Ok(rows)
     }
