@@ -1,7 +1,8 @@
-//! Processes killed at random moments under load: what was acknowledged is there exactly once, what was
-//! committed as deleted is gone, nothing else is (P1, P2, P3).
+//! Processes killed at random moments under load, in bad weather on the way to the object store, while garbage is
+//! collected: what was acknowledged is there exactly once, what was committed as deleted is gone, nothing else is (P1,
+//! P2, P3). In the end the database is lost, and a rebuild that is killed again and again gives the same back (P8).
 //!
-//! A short seeded run by default; `POSTERN_TEST_STORM_ROUNDS=100` for the long one.
+//! A short seeded run by default; `POSTERN_TEST_STORM_ROUNDS=200` for the long one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,12 +17,34 @@ use std::{
 use xtask::services::{Postgres, PostgresOptions, Seaweed};
 
 use crate::support::{
-    Bucket, Database, Dice, Node, NodeOptions, Pop3, Stores, env, message, try_deliver, wait_for,
+    Bucket, Database, Dice, Node, NodeOptions, Pop3, Stores, env, message, run, try_deliver, wait_for,
+    weather::{Chance, Fault, Weather},
 };
 
 const MAILBOXES: usize = 4;
 const DELIVERERS: usize = 4;
 const READERS: usize = 3;
+
+/// What happens to requests to the object store.
+const FAULTS: [Fault; 12] = [
+    Fault::Reset,
+    Fault::ResetInRequest,
+    Fault::AnswerLost,
+    Fault::ResetInBody,
+    Fault::Truncated,
+    Fault::WrongOctet,
+    Fault::WrongOctetSent,
+    Fault::Late(Duration::from_millis(200)),
+    Fault::Stalled(Duration::from_secs(1)),
+    Fault::Drip,
+    Fault::Failed,
+    Fault::SlowDown,
+];
+/// Of a hundred requests, so many.
+const FAULTS_PERCENT: u64 = 3;
+/// Everything in the background soon.
+const SOON: &str = "[cluster]\nnode_ttl = \"1s\"\n[index]\nacquire_timeout = \"1s\"\n[worker]\ninterval = \"1s\"\n\
+                    [gc]\ninterval = \"300ms\"\ngrace = \"1s\"\n[manifest]\ninterval = \"500ms\"\n";
 
 /// What is known of each message, by its tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,9 +86,13 @@ fn nothing_acknowledged_is_lost_and_nothing_else_is_deleted() {
     let mut weed = Seaweed::start(env("POSTERN_TEST_WEED"), dir.path().join("s3")).unwrap();
     let mut postgres =
         Postgres::start(PostgresOptions::new(env("POSTERN_TEST_PG_BIN"), dir.path().join("pg"))).unwrap();
-    let stores = Stores::Servers(Database::on(&postgres.url("postgres")), Bucket::on(&weed.endpoint()));
+    let bucket = Bucket::on(&weed.endpoint());
+    let weather = Weather::before(&weed.endpoint(), seed);
+    weather.by_chance(Chance { percent: FAULTS_PERCENT, faults: FAULTS.to_vec() });
+    let behind = Bucket { endpoint: weather.endpoint(), ..bucket.clone() };
+    let stores = Stores::Servers(Database::on(&postgres.url("postgres")), behind.clone());
     let mut options = NodeOptions::on(&stores);
-    options.extra = "[cluster]\nnode_ttl = \"1s\"\n[index]\nacquire_timeout = \"1s\"\n".into();
+    options.extra = SOON.into();
     let mut first = Node::start(&options);
     let mut second = Node::start(&options);
     first.tenant("one");
@@ -141,11 +168,15 @@ fn nothing_acknowledged_is_lost_and_nothing_else_is_deleted() {
         worker.join().unwrap();
     }
 
+    weather.clear();
     let there = take_stock(&first, &mailboxes);
     let model = model.messages.lock().unwrap();
     let count = |state| model.values().filter(|s| **s == state).count();
     println!(
-        "seed {seed}, {rounds} rounds, kills {kills:?}: {} messages sent, {} acknowledged and kept, {} deleted, {} doubtful, {} maybe deleted; {} are there",
+        "seed {seed}, {rounds} rounds, kills {kills:?}, {} of {} requests with faults {:?}: {} messages sent, {} acknowledged and kept, {} deleted, {} doubtful, {} maybe deleted; {} are there",
+        weather.faults().values().sum::<u64>(),
+        weather.requests(None),
+        weather.faults(),
         model.len(),
         count(State::Acked),
         count(State::Deleted),
@@ -153,18 +184,7 @@ fn nothing_acknowledged_is_lost_and_nothing_else_is_deleted() {
         count(State::MaybeDeleted),
         there.len()
     );
-    for (tag, state) in model.iter() {
-        let copies = there.iter().filter(|t| *t == tag).count();
-        let right = match state {
-            State::Acked => copies == 1,
-            State::Deleted => copies == 0,
-            State::Doubtful | State::MaybeDeleted => copies <= 1,
-        };
-        assert!(right, "{tag} is {state:?} and there {copies} times");
-    }
-    for tag in &there {
-        assert!(model.contains_key(tag), "{tag} was never sent");
-    }
+    agree(&model, &there);
     assert!(count(State::Acked) > 20 && count(State::Deleted) > 0, "there was no load");
     // The counters are those of the rows.
     let Stores::Servers(database, _) = &stores else { unreachable!() };
@@ -176,6 +196,60 @@ fn nothing_acknowledged_is_lost_and_nothing_else_is_deleted() {
     assert_eq!(wrong, "0", "mailboxes whose counters are not those of their rows");
     for node in [&first, &second] {
         assert!(!node.log().contains("panicked"), "{}", node.log());
+    }
+    let gone = "SELECT count(*) FROM garbage_packs WHERE deleted_at IS NOT NULL";
+    println!("{} packs collected meanwhile", database.sql(gone));
+
+    // The database is lost, once the bucket knows the last word.
+    let due =
+        "SELECT (SELECT count(*) FROM mailboxes WHERE manifest_due) + (SELECT count(*) FROM manifest_notes)";
+    wait_for("manifests are written", Duration::from_secs(120), || (database.sql(due) == "0").then_some(()));
+    first.kill9();
+    second.kill9();
+    weather.by_chance(Chance { percent: FAULTS_PERCENT, faults: FAULTS.to_vec() });
+    let stores = Stores::Servers(Database::on(&postgres.url("postgres")), behind);
+    let mut options = NodeOptions::on(&stores);
+    options.extra = SOON.into();
+    let mut third = Node::prepare(&options);
+    run(third.postern().args(["migrate", "--config"]).arg(third.config_path()));
+    let mut runs = 0;
+    let rebuilt = wait_for("the index is rebuilt", Duration::from_secs(600), || {
+        runs += 1;
+        let mut command = third.postern();
+        let mut rebuild = command.args(["rebuild", "--config"]).arg(third.config_path()).spawn().unwrap();
+        if runs <= 2 + rounds / 20 {
+            thread::sleep(Duration::from_millis(dice.roll(1500)));
+            let _ = rebuild.kill();
+        }
+        // One that the weather ended is begun again, too, as is one that was not the last's heir yet.
+        rebuild.wait().unwrap().success().then_some(runs)
+    });
+    weather.clear();
+    third.up();
+    let restored = take_stock(&third, &mailboxes);
+    println!("rebuilt after {rebuilt} runs: {} messages are there", restored.len());
+    agree(&model, &restored);
+    let sorted = |mut tags: Vec<String>| {
+        tags.sort_unstable();
+        tags
+    };
+    assert_eq!(sorted(restored), sorted(there));
+    assert!(!third.log().contains("panicked"), "{}", third.log());
+}
+
+/// What is there is what the model says.
+fn agree(model: &BTreeMap<String, State>, there: &[String]) {
+    for (tag, state) in model {
+        let copies = there.iter().filter(|t| *t == tag).count();
+        let right = match state {
+            State::Acked => copies == 1,
+            State::Deleted => copies == 0,
+            State::Doubtful | State::MaybeDeleted => copies <= 1,
+        };
+        assert!(right, "{tag} is {state:?} and there {copies} times");
+    }
+    for tag in there {
+        assert!(model.contains_key(tag), "{tag} was never sent");
     }
 }
 

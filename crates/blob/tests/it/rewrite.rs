@@ -136,6 +136,22 @@ async fn a_damaged_entry_keeps_its_pack_and_no_other() {
 }
 
 #[tokio::test]
+async fn what_was_damaged_on_its_way_is_read_again() {
+    let store = MemoryStore::default();
+    let house = House::new(store.clone());
+    let messages = messages(1);
+    let live = pack_of(&house, &messages).await;
+    store.wrong.store(1, Ordering::Relaxed);
+    let rewritten = house.packs.rewrite(house.tenant, &house.key, live.clone()).await.unwrap();
+    assert_eq!((rewritten.damaged.len(), rewritten.moved.len()), (0, live.len()));
+    let pack = rewritten.pack.unwrap().pack;
+    for (moved, message) in rewritten.moved.iter().zip(&messages) {
+        let extent = Extent { pack, offset: moved.to, length: moved.from.length };
+        house.check_served(extent, message).await;
+    }
+}
+
+#[tokio::test]
 async fn another_tenants_entries_are_not_copied() {
     let house = House::new(MemoryStore::default());
     let live = pack_of(&house, &messages(1)).await;
