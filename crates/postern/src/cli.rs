@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use frontend::ListenAddr;
 use index::{Postgres, Sqlite};
 
-use crate::{admin, config::Config, dev, rebuild, serve, wiring};
+use crate::{admin, config::Config, dev, fsck, rebuild, serve, wiring};
 
 /// A multi-tenant POP3 gateway backed by object storage.
 #[derive(Debug, Parser)]
@@ -26,6 +26,8 @@ enum Command {
     Migrate(ConfigArgs),
     /// Read the configuration and every file it names; exit 2 if anything is wrong
     CheckConfig(ConfigArgs),
+    /// Compare index and packs, and mend what can be; exit 1 where anything is wrong
+    Fsck(fsck::FsckArgs),
     /// Rebuild the index from the bucket and the keys, or complete one that was set back; nothing is deleted
     Rebuild(rebuild::RebuildArgs),
     /// Manage tenants, domains and mailboxes over the REST API
@@ -92,6 +94,10 @@ impl Cli {
                 Config::load(&args.config)?.check_files()?;
                 say("configuration is good");
                 Ok(())
+            }
+            Command::Fsck(args) => {
+                let config = Config::load(&args.config)?;
+                runtime()?.block_on(fsck::run(&config, &args))
             }
             Command::Rebuild(args) => {
                 let config = Config::load(&args.config)?;

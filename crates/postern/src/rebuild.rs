@@ -92,7 +92,7 @@ pub(crate) fn bar() -> ProgressBar {
     bar
 }
 
-fn show(bar: &ProgressBar, progress: Progress) {
+pub(crate) fn show(bar: &ProgressBar, progress: Progress) {
     bar.set_length(progress.of.max(progress.done));
     bar.set_position(progress.done);
     bar.set_message(format!("{} {}", progress.tenant, progress.step));
@@ -118,11 +118,7 @@ fn tell(report: &RebuildReport) {
 fn tell_tenant(tenant: &TenantRebuild, dry_run: bool) {
     let name = tenant.name.clone().unwrap_or_else(|| "?".into());
     let of = format!("tenant {name} ({})", tenant.tenant);
-    if !tenant.has_key {
-        say(&format!(
-            "{of}: there is no manifest that can be read: its data key is lost, and its packs with it"
-        ));
-    } else {
+    if tenant.has_key {
         let as_of =
             tenant.as_of.and_then(|at| at.format(&time::format_description::well_known::Rfc3339).ok());
         let as_of = as_of.map_or("the index knew all of its manifests".into(), |at| format!("as of {at}"));
@@ -138,6 +134,10 @@ fn tell_tenant(tenant: &TenantRebuild, dry_run: bool) {
             tenant.packs_read,
             tenant.packs,
             tenant.octets_read
+        ));
+    } else {
+        say(&format!(
+            "{of}: there is no manifest that can be read: its data key is lost, and its packs with it"
         ));
     }
     let counts = [
