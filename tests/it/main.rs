@@ -24,6 +24,7 @@ mod dev;
 mod drain;
 mod fairness;
 mod faults;
+mod fsck;
 mod gather;
 mod gc;
 mod guessing;

@@ -5,6 +5,7 @@
 //! (`all_tenants_`).
 
 mod bulletins;
+mod checks;
 mod error;
 mod postgres;
 mod reachability;
@@ -16,7 +17,7 @@ mod words;
 
 use std::sync::Arc;
 
-use maildrop::port::{Bulletins, Directory, Failures, Garbage, Index, Manifests, Records};
+use maildrop::port::{Bulletins, Checks, Directory, Failures, Garbage, Index, Manifests, Records};
 
 pub use postgres::{Config as PostgresConfig, PoolStats, Postgres};
 pub use schema::{SCHEMA_VERSION, SchemaError};
@@ -39,10 +40,12 @@ pub struct Store {
     pub garbage: Arc<dyn Garbage>,
     /// What manifests are written of, and what is put back from them.
     pub manifests: Arc<dyn Manifests>,
+    /// What can be checked, and mended.
+    pub checks: Arc<dyn Checks>,
 }
 
-impl<T: Index + Directory + Records + Bulletins + Failures + Garbage + Manifests + 'static> From<Arc<T>>
-    for Store
+impl<T: Index + Directory + Records + Bulletins + Failures + Garbage + Manifests + Checks + 'static>
+    From<Arc<T>> for Store
 {
     fn from(store: Arc<T>) -> Self {
         Self {
@@ -52,7 +55,8 @@ impl<T: Index + Directory + Records + Bulletins + Failures + Garbage + Manifests
             bulletins: Arc::clone(&store) as Arc<dyn Bulletins>,
             failures: Arc::clone(&store) as Arc<dyn Failures>,
             garbage: Arc::clone(&store) as Arc<dyn Garbage>,
-            manifests: store,
+            manifests: Arc::clone(&store) as Arc<dyn Manifests>,
+            checks: store,
         }
     }
 }

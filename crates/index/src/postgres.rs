@@ -2,6 +2,7 @@
 
 mod batch;
 mod bulletins;
+mod checks;
 mod directory;
 mod failures;
 mod garbage;

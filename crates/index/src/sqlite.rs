@@ -2,6 +2,7 @@
 
 mod audit;
 mod bulletins;
+mod checks;
 mod directory;
 mod failures;
 mod garbage;

@@ -14,6 +14,7 @@ mod bulletin;
 mod deliver;
 mod downgrade;
 mod fair;
+mod fsck;
 #[doc(hidden)]
 pub mod fuzzing;
 mod garbage;
@@ -29,6 +30,7 @@ mod open;
 mod policy;
 pub mod port;
 mod rebuild;
+mod scrub;
 mod tenant;
 mod throttle;
 mod trace;
@@ -39,6 +41,7 @@ pub use address::{Address, AddressError, DomainName};
 pub use bulletin::{Bulletin, BulletinError, BulletinState, BulletinWriter, Bulletins, NewBulletin};
 pub use deliver::{Deliveries, Delivery, NewDelivery, Outcome, Recipient, RecipientCheck};
 pub use fair::{FairGate, FairPermit, FairStats, Overloaded, Pace, Pacer, party_of};
+pub use fsck::{Finding, FindingKind, Fsck, FsckError, FsckOptions, FsckReport, FsckState};
 pub use garbage::{GarbageCollector, GarbageConfig, GarbageStats};
 pub use gather::GatherConfig;
 pub use housekeeping::{Housekeeping, HousekeepingConfig};
@@ -66,6 +69,7 @@ pub use policy::{
 pub use rebuild::{
     Progress, ProgressSink, Rebuild, RebuildError, RebuildOptions, RebuildReport, TenantRebuild,
 };
+pub use scrub::{ScrubConfig, ScrubStats, Scrubber};
 pub use tenant::{
     Actor, Alias, AliasAddress, ApiKey, AppPassword, Certificate, Domain, LoginScope, Mailbox,
     MailboxSettings, NewCredential, NewMailbox, Role, State, Tenant, TenantCache, TenantName, TenantSettings,

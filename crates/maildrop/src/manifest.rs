@@ -159,11 +159,11 @@ impl ManifestWriter {
             return Ok(());
         };
         let known = self.manifests.manifest_rounds(tenant).await?;
-        if !self.knows_all(tenant, &known).await? {
+        let full = is_full_due(&known);
+        if !self.knows_all(tenant, &known, full).await? {
             return Ok(());
         }
         let begun_at = OffsetDateTime::now_utc();
-        let full = is_full_due(&known);
         let round = known.last().map_or(1, |last| last.round + 1);
         let mut round =
             ManifestRound { round, id: Uuid::now_v7(), full, octets: 0, begun_at, finished: false };
@@ -213,10 +213,16 @@ impl ManifestWriter {
     }
 
     /// Whether the bucket has no manifest that the index does not know. It has where the index was set back: then it
-    /// tells of mail that the index has lost, and must not be written over. Looked at once by each process.
-    async fn knows_all(&self, tenant: TenantId, known: &[ManifestRound]) -> Result<bool, BrokenOff> {
+    /// tells of mail that the index has lost, and must not be written over. Looked at once by each process, and
+    /// before each full round, behind which the others are deleted.
+    async fn knows_all(
+        &self,
+        tenant: TenantId,
+        known: &[ManifestRound],
+        full: bool,
+    ) -> Result<bool, BrokenOff> {
         let checked = || self.checked.lock().unwrap_or_else(PoisonError::into_inner);
-        if checked().contains(&tenant) {
+        if !full && checked().contains(&tenant) {
             return Ok(true);
         }
         let parts = self.store.list_manifests(tenant).await?;

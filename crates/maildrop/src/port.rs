@@ -2,6 +2,7 @@
 
 mod blob;
 mod bulletins;
+mod checks;
 mod clock;
 mod directory;
 mod failures;
@@ -14,6 +15,7 @@ pub use blob::{
     BlobError, BlobStore, BodyStream, EntryWriter, MessageReader, Read, Sealed, SealedEntry, SealedOctets,
 };
 pub use bulletins::{BULLETINS_MAX, BulletinStep, Bulletins};
+pub use checks::{Checks, PackFacts, Pointers, WrongCounters};
 pub use clock::{Clock, SystemClock};
 pub use directory::{
     APP_PASSWORDS_MAX, Account, AppPasswordHash, Directory, HostCertificate, LoginDomain, LoginLookup,

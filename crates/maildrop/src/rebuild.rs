@@ -126,9 +126,13 @@ impl Rebuild {
         let hold = Hold(tokio::spawn(async move {
             loop {
                 tokio::time::sleep(TTL / 6).await;
-                if let Err(error) = index.take_task(REBUILD_TASK, node, TTL).await {
-                    let error = &error as &dyn std::error::Error;
-                    warn!(error, "the task could not be kept: it is tried again");
+                match index.take_task(REBUILD_TASK, node, TTL).await {
+                    Ok(true) => {}
+                    Ok(false) => warn!("another rebuild has taken over: what both put back is put back once"),
+                    Err(error) => {
+                        let error = &error as &dyn std::error::Error;
+                        warn!(error, "the task could not be kept: it is tried again");
+                    }
                 }
             }
         }));

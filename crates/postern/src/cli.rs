@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use frontend::ListenAddr;
 use index::{Postgres, Sqlite};
 
-use crate::{admin, config::Config, dev, probe, rebuild, serve, wiring};
+use crate::{admin, config::Config, dev, fsck, probe, rebuild, serve, wiring};
 
 /// A multi-tenant POP3 gateway backed by object storage.
 #[derive(Debug, Parser)]
@@ -28,6 +28,8 @@ enum Command {
     CheckConfig(ConfigArgs),
     /// Ask whether a node, or what stands in front of it, serves; exit 1 if it does not
     Probe(probe::ProbeArgs),
+    /// Compare index and packs, and mend what can be; exit 1 where anything is wrong
+    Fsck(fsck::FsckArgs),
     /// Rebuild the index from the bucket and the keys, or complete one that was set back; nothing is deleted
     Rebuild(rebuild::RebuildArgs),
     /// Manage tenants, domains and mailboxes over the REST API
@@ -96,6 +98,10 @@ impl Cli {
                 Ok(())
             }
             Command::Probe(args) => runtime()?.block_on(probe::run(&args)),
+            Command::Fsck(args) => {
+                let config = Config::load(&args.config)?;
+                runtime()?.block_on(fsck::run(&config, &args))
+            }
             Command::Rebuild(args) => {
                 let config = Config::load(&args.config)?;
                 runtime()?.block_on(rebuild::run(&config, &args))

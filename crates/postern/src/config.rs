@@ -9,6 +9,7 @@ mod gc;
 mod listeners;
 mod manifest;
 mod node;
+mod scrub;
 mod source;
 mod stores;
 mod telemetry;
@@ -25,6 +26,7 @@ pub(crate) use gc::Gc;
 pub(crate) use listeners::{Admin, Auth, Lmtp, LoginBackends, Pop3, Pop3s, Proxy, ProxyMode};
 pub(crate) use manifest::Manifest;
 pub(crate) use node::{Audit, Cluster, Node, Role, Worker};
+pub(crate) use scrub::Scrub;
 pub(crate) use stores::{Blob, BlobKind, Cache, Checksum, Index, Keys, Pack, Read};
 pub(crate) use telemetry::{Log, LogFilter, LogFormat, Metrics, Telemetry};
 pub(crate) use tls::{Tls, TlsIdentities};
@@ -51,6 +53,7 @@ pub(crate) struct Config {
     pub(crate) worker: Worker,
     pub(crate) gc: Gc,
     pub(crate) manifest: Manifest,
+    pub(crate) scrub: Scrub,
     pub(crate) audit: Audit,
     pub(crate) auth: Auth,
     pub(crate) login_backends: LoginBackends,

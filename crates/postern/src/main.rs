@@ -5,6 +5,7 @@ mod cli;
 mod config;
 mod dev;
 mod files;
+mod fsck;
 mod logging;
 mod observed;
 mod probe;

@@ -12,6 +12,7 @@ mod index;
 mod manifests;
 mod objects;
 mod records;
+mod scrub;
 mod weather;
 
 use std::{future::Future, time::Instant};
@@ -36,6 +37,7 @@ pub(crate) use index::ObservedIndex;
 pub(crate) use manifests::manifests;
 pub(crate) use objects::ObservedObjects;
 pub(crate) use records::ObservedRecords;
+pub(crate) use scrub::scrub;
 pub(crate) use weather::{ObservedWeather, shelter};
 
 /// From a row out of the database's memory to the end of every deadline there is.

@@ -92,7 +92,7 @@ pub(crate) fn bar() -> ProgressBar {
     bar
 }
 
-fn show(bar: &ProgressBar, progress: Progress) {
+pub(crate) fn show(bar: &ProgressBar, progress: Progress) {
     bar.set_length(progress.of.max(progress.done));
     bar.set_position(progress.done);
     bar.set_message(format!("{} {}", progress.tenant, progress.step));

@@ -28,6 +28,7 @@ pub(crate) fn in_turn(store: &Store, turns: &FairGate) -> Store {
         failures: Arc::clone(&store.failures),
         garbage: Arc::clone(&store.garbage),
         manifests: Arc::clone(&store.manifests),
+        checks: Arc::clone(&store.checks),
     }
 }
 

@@ -17,7 +17,7 @@ use frontend::{Sessions, Tenancy, TicketSecret};
 use index::{PoolStats, Postgres, PostgresConfig, Sqlite, Store};
 use maildrop::{
     Bulletins, Deliveries, FairGate, GarbageStats, GatherConfig, Maildrops, ManifestStats, NodeId, Pace,
-    Pacer, Releaser, TenantCache, Throttle, TrafficLog,
+    Pacer, Releaser, ScrubStats, TenantCache, Throttle, TrafficLog,
     port::{BlobError, BlobStore, ManifestStore, PackStore},
 };
 use prometheus::{IntGauge, Opts, Registry, process_collector::ProcessCollector};
@@ -82,6 +82,10 @@ pub(crate) struct Parts {
     pub(crate) manifests: Arc<dyn ManifestStore>,
     /// What was done for manifests.
     pub(crate) manifest_stats: Arc<ManifestStats>,
+    /// What the scrub found.
+    pub(crate) scrub: Arc<ScrubStats>,
+    /// For tenants' keys.
+    pub(crate) tenants: TenantCache,
     /// What the collection of garbage did.
     pub(crate) garbage: Arc<GarbageStats>,
     /// To be closed at the end, so that what is in memory is found again.
@@ -114,6 +118,7 @@ impl Parts {
             failures: Arc::new(ObservedFailures::new(store.failures, &registry)?),
             garbage: store.garbage,
             manifests: store.manifests,
+            checks: store.checks,
         };
         let master_key = master_key(config)?;
         let (check, decoy_key) = (master_key.check_value(), master_key.decoy_key());
@@ -124,9 +129,12 @@ impl Parts {
         let (blob, packs, objects, cache) = blob_store(config, master_key, &registry).await?;
         let manifest_stats = Arc::new(ManifestStats::default());
         observed::manifests(&registry, &manifest_stats)?;
+        let scrub = Arc::new(ScrubStats::default());
+        observed::scrub(&registry, &scrub)?;
         let garbage = Arc::new(GarbageStats::default());
         observed::garbage(&registry, &garbage)?;
         let tenants = TenantCache::new(Arc::clone(&store.directory));
+        let of_scrub = tenants.clone();
         let node = NodeId::generate();
         let (releaser, _) = Releaser::start(Arc::clone(&store.index));
         // What CPUs, a database and an object store do at once without getting slower.
@@ -230,6 +238,8 @@ impl Parts {
             objects_prefix: BlobLayout::new(&config.blob.prefix)?.all_tenants(),
             manifests: Arc::clone(&packs) as Arc<dyn ManifestStore>,
             manifest_stats,
+            scrub,
+            tenants: of_scrub,
             packs,
             garbage,
             cache,

@@ -88,6 +88,11 @@ impl Bucket {
         self.curl(&format!("/{key}"), &["-X", "PUT", "-H", unsigned, "--data-binary", body]);
     }
 
+    /// Deletes an object.
+    pub(crate) fn delete(&self, key: &str) {
+        self.curl(&format!("/{key}"), &["-X", "DELETE"]);
+    }
+
     /// Keys and octets of all packs in it.
     pub(crate) fn packs(&self) -> Vec<(String, u64)> {
         let mut all: Vec<(String, u64)> = Vec::new();
@@ -135,6 +140,11 @@ impl Stores {
     /// Runs SQL that gives one number, or no row.
     pub(crate) fn number(&self, sql: &str) -> Option<i64> {
         self.database().sql(sql).parse().ok()
+    }
+
+    /// Runs SQL that gives one text.
+    pub(crate) fn text(&self, sql: &str) -> String {
+        self.database().sql(sql)
     }
 
     /// How many packs are in the bucket.

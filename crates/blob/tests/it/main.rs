@@ -7,6 +7,7 @@ mod cache;
 mod contract;
 mod damage;
 mod disk;
+mod manifests;
 mod packs;
 mod rewrite;
 mod rooms;

@@ -17,7 +17,7 @@ use super::Postgres;
 use crate::reachability::{AROUND_ENTRY_OCTETS, AROUND_OCTETS, reachable};
 
 /// A pack of many messages can be most of a table: the planner would read all of it to find out.
-const BY_INDEX_SQL: &str = "SELECT set_config('enable_seqscan', 'off', true)";
+pub(super) const BY_INDEX_SQL: &str = "SELECT set_config('enable_seqscan', 'off', true)";
 
 const CONDEMNED_SQL: &str = concat!(
     "WITH old AS (

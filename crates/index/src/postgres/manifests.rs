@@ -2,6 +2,8 @@
 
 mod restore;
 
+pub(super) use restore::{count, lock};
+
 use async_trait::async_trait;
 use maildrop::{
     MailboxId, PackId, SealedKey, TenantId, Uid,

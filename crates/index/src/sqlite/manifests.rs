@@ -2,6 +2,8 @@
 
 mod restore;
 
+pub(super) use restore::count;
+
 use async_trait::async_trait;
 use maildrop::{
     MailboxId, PackId, SealedKey, TenantId, Uid,
@@ -359,7 +361,7 @@ impl Sqlite {
 }
 
 /// A row as an object of its columns.
-fn object(table: &Table) -> String {
+pub(super) fn object(table: &Table) -> String {
     let pairs = table.each(|name, kind| {
         let value = match kind {
             Kind::Int | Kind::Text | Kind::Time => name.to_owned(),

@@ -12,6 +12,7 @@
 mod access;
 mod backend;
 mod bulletins;
+mod checks;
 mod deleted;
 mod deliver;
 mod directory;
@@ -130,6 +131,8 @@ contract! {
     garbage::what_something_points_at_again_is_not_deleted,
     garbage::rows_follow_what_is_rewritten,
     garbage::sweeps_are_due_once_a_day,
+    checks::wrong_counters_are_found_and_mended,
+    checks::packs_and_what_points_at_them_are_told,
     manifests::what_changed_is_due_until_it_is_written,
     manifests::what_was_written_is_put_back,
     manifests::what_an_index_that_was_set_back_gave_away_gets_new_uids,

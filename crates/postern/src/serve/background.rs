@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use frontend::{Metrics, Tenancy};
-use maildrop::{GarbageCollector, Housekeeping, ManifestWriter};
+use maildrop::{GarbageCollector, Housekeeping, ManifestWriter, Scrubber};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
@@ -134,6 +134,16 @@ impl Node {
             checked: Arc::default(),
         };
         self.admin_tasks.spawn(writer.run(self.admin_end.clone().cancelled_owned()));
+        let scrubber = Scrubber {
+            index: Arc::clone(&self.parts.store.index),
+            checks: Arc::clone(&self.parts.store.checks),
+            tenants: self.parts.tenants.clone(),
+            store: Arc::clone(&self.parts.manifests),
+            node: self.parts.node,
+            config: self.config.scrub.scrubbing(),
+            stats: Arc::clone(&self.parts.scrub),
+        };
+        self.admin_tasks.spawn(scrubber.run(self.admin_end.clone().cancelled_owned()));
     }
 
     pub(super) fn spawn_heartbeat(&self, name: String, ttl: Duration) -> tokio::task::JoinHandle<()> {

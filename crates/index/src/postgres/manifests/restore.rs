@@ -247,7 +247,7 @@ async fn insert_packs(
     Ok(added)
 }
 
-async fn lock(
+pub(in crate::postgres) async fn lock(
     tx: &mut Transaction<'_, Db>,
     tenant: TenantId,
     mailbox: MailboxId,
@@ -356,7 +356,7 @@ async fn append(
 }
 
 /// Counts the messages of a mailbox that is locked, and says by how much its counters were wrong.
-async fn count(
+pub(in crate::postgres) async fn count(
     tx: &mut Transaction<'_, Db>,
     tenant: TenantId,
     mailbox: MailboxId,

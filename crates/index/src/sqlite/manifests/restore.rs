@@ -295,7 +295,7 @@ async fn append(
 }
 
 /// Counts the messages of a mailbox, and says by how much its counters were wrong.
-pub(super) async fn count(
+pub(in crate::sqlite) async fn count(
     connection: &mut SqliteConnection,
     tenant: TenantId,
     mailbox: MailboxId,
