@@ -11,7 +11,6 @@ Needs helm-python-sdk (Helm itself as a library), kubernetes-validate and PyYAML
 
 import argparse
 import base64
-import contextlib
 import os
 import re
 import subprocess
@@ -417,6 +416,8 @@ def files_are_all_here(found):
     there = {str(f.relative_to(CHART)) for f in [*CHART.glob("values-*.yaml"), *CHART.glob("examples/values-*.yaml")]}
     used = {file for files, _ in CASES.values() for file in files}
     found.expect(there == used, f"not tried: {there - used}; gone: {used - there}")
+    for file in CHART.glob("examples/*.yaml"):
+        found.expect(list(yaml.safe_load_all(file.read_text())), f"{file.name} is empty")
     documented = yaml.safe_load((CHART / "Chart.yaml").read_text())["version"]
     cargo = re.search(r'^version = "(.+)"', (ROOT / "Cargo.toml").read_text(), re.M)[1]
     found.expect(documented == cargo, f"the chart is of {documented}, the workspace of {cargo}")
@@ -557,7 +558,7 @@ def main():
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError):
-        # Helm says on standard error, each time, that the rules and dashboards are symbolic links.
-        helm.disable_logging()
-        main()
+    # Helm says on standard error, each time it reads the chart, that the rules and dashboards are symbolic links.
+    sys.stderr = os.fdopen(os.dup(2), "w")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    main()

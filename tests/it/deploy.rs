@@ -102,3 +102,21 @@ fn command(text: &str) -> Option<Vec<String>> {
         _ => None,
     }
 }
+
+#[test]
+fn every_command_has_a_page_and_shells_take_the_completions() {
+    let node = Node::prepare(&NodeOptions::embedded());
+    let out = node.dir.path().join("pages");
+    run(node.postern().arg("pages").arg("--out").arg(&out));
+    let page = |name: &str| fs::read_to_string(out.join("man").join(name)).unwrap();
+    for name in ["postern.1", "postern-serve.1", "postern-probe.1", "postern-admin-mailbox-import.1"] {
+        assert!(page(name).contains(".SH SYNOPSIS"), "{name}");
+    }
+    assert!(!out.join("man/postern-pages.1").exists(), "what makes pages needs none");
+    let bash = out.join("completions/postern.bash");
+    run(Command::new("bash").arg("-n").arg(&bash));
+    // What a shell would offer after `postern pr`.
+    let ask = "source \"$1\"; COMP_WORDS=(postern pr); COMP_CWORD=1; _postern postern pr postern; echo \"${COMPREPLY[@]}\"";
+    let output = run(Command::new("bash").args(["-c", ask, "bash"]).arg(&bash));
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "probe");
+}

@@ -170,6 +170,14 @@ fn what_is_exported_is_what_is_documented() {
     }
     assert!(value(&text, "pop3_retrieved_octets_total") > 1000.0);
     assert!(value(&text, "postern_object_sent_octets_total") > 100.0);
+    // What rules ask for by their bounds.
+    for bound in [
+        "pop3_login_duration_seconds_bucket{outcome=\"ok\",le=\"1\"}",
+        "postern_blob_operation_duration_seconds_bucket{operation=\"read\",le=\"1\"}",
+        "lmtp_delivery_duration_seconds_bucket{le=\"5\"}",
+    ] {
+        assert!(value(&text, bound) >= 1.0, "{bound}");
+    }
     check_by_promtool(&text);
 }
 

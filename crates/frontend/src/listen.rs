@@ -66,9 +66,31 @@ pub enum Bound {
     Tcp(TcpListener),
     /// On a Unix socket; the file is removed with it.
     Unix(UnixListener, PathBuf),
+    /// On a Unix socket that was handed over; its file is whoever's who made it.
+    HandedUnix(UnixListener, PathBuf),
 }
 
 impl Bound {
+    /// A socket that somebody else opened, and listens already.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be watched.
+    pub fn from_tcp(listener: std::net::TcpListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Ok(Self::Tcp(TcpListener::from_std(listener)?))
+    }
+
+    /// A Unix socket that somebody else opened at this path, and listens already. Its file stays when it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be watched.
+    pub fn from_unix(listener: std::os::unix::net::UnixListener, path: PathBuf) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Ok(Self::HandedUnix(UnixListener::from_std(listener)?, path))
+    }
+
     /// Binds. A Unix socket left over by a dead process is replaced.
     pub fn bind(addr: &ListenAddr) -> io::Result<Self> {
         match addr {
@@ -92,7 +114,7 @@ impl Bound {
     pub fn local_addr(&self) -> io::Result<String> {
         match self {
             Self::Tcp(listener) => Ok(listener.local_addr()?.to_string()),
-            Self::Unix(_, path) => Ok(format!("unix:{}", path.display())),
+            Self::Unix(_, path) | Self::HandedUnix(_, path) => Ok(format!("unix:{}", path.display())),
         }
     }
 }
@@ -247,7 +269,7 @@ async fn accept(bound: &Bound) -> io::Result<(Stream, Peer)> {
             set_options(&stream);
             Ok((Stream::Tcp(stream), Peer::Ip(addr.ip())))
         }
-        Bound::Unix(listener, _) => {
+        Bound::Unix(listener, _) | Bound::HandedUnix(listener, _) => {
             let (stream, _) = listener.accept().await?;
             Ok((Stream::Unix(stream), Peer::Unix))
         }

@@ -97,14 +97,7 @@ impl Postgres {
     /// Connects, and checks that the schema is one this binary can serve on.
     pub async fn connect(config: Config) -> Result<Self, SchemaError> {
         let pool = pool(&config).await?;
-        let exists: bool =
-            sqlx::query_scalar("SELECT to_regclass('schema_info') IS NOT NULL").fetch_one(&pool).await?;
-        let found = if exists {
-            sqlx::query_as("SELECT version, compatible_from FROM schema_info").fetch_optional(&pool).await?
-        } else {
-            None
-        };
-        schema::check(found)?;
+        schema::check(schema_info(&pool).await?)?;
         let isolation: String =
             sqlx::query_scalar("SHOW default_transaction_isolation").fetch_one(&pool).await?;
         if isolation != "read committed" {
@@ -163,12 +156,24 @@ impl Postgres {
         PoolStats { pool: self.pool.clone() }
     }
 
-    /// Applies the migrations that are missing.
-    pub async fn migrate(config: &Config) -> Result<(), SchemaError> {
+    /// Applies the migrations that are missing, and gives the version the schema has then: greater than
+    /// [`SCHEMA_VERSION`](crate::SCHEMA_VERSION) where a later release was here before, which is left as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`SchemaError::Newer`] where this binary could not serve on it; what the database says otherwise.
+    pub async fn migrate(config: &Config) -> Result<i32, SchemaError> {
         let pool = pool(config).await?;
-        schema::POSTGRES.run(&pool).await?;
+        let found = schema_info(&pool).await?;
+        // A newer schema must be noticed before migrations complain of versions they do not know.
+        match schema::check(found) {
+            Ok(()) => {}
+            Err(SchemaError::Older { .. }) => schema::POSTGRES.run(&pool).await?,
+            Err(error) => return Err(error),
+        }
+        let version = schema_info(&pool).await?.map_or(0, |(version, _)| version);
         pool.close().await;
-        Ok(())
+        Ok(version)
     }
 
     /// Runs a statement that may be repeated.
@@ -269,4 +274,14 @@ async fn timed<T>(
         Ok(result) => result,
         Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
     }
+}
+
+/// The schema's version, and the oldest that a binary may know. Nothing where there is no schema.
+async fn schema_info(pool: &sqlx::PgPool) -> Result<Option<(i32, i32)>, sqlx::Error> {
+    let exists: bool =
+        sqlx::query_scalar("SELECT to_regclass('schema_info') IS NOT NULL").fetch_one(pool).await?;
+    if !exists {
+        return Ok(None);
+    }
+    sqlx::query_as("SELECT version, compatible_from FROM schema_info").fetch_optional(pool).await
 }

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use frontend::ListenAddr;
 use index::{Postgres, Sqlite};
 
-use crate::{admin, config::Config, dev, fsck, probe, rebuild, serve, wiring};
+use crate::{admin, config::Config, dev, fsck, pages, probe, rebuild, serve, wiring};
 
 /// A multi-tenant POP3 gateway backed by object storage.
 #[derive(Debug, Parser)]
@@ -36,6 +36,9 @@ enum Command {
     Admin(admin::AdminArgs),
     /// Print the version
     Version,
+    /// Write man pages and shell completions, for packages
+    #[command(hide = true)]
+    Pages(pages::PagesArgs),
 }
 
 #[derive(Debug, Args)]
@@ -107,6 +110,7 @@ impl Cli {
                 runtime()?.block_on(rebuild::run(&config, &args))
             }
             Command::Admin(args) => runtime()?.block_on(admin::run(args)),
+            Command::Pages(args) => pages::run(&args, <Self as clap::CommandFactory>::command()),
             Command::Version => {
                 say(&format!("postern {}", env!("CARGO_PKG_VERSION")));
                 Ok(())
@@ -116,12 +120,13 @@ impl Cli {
 }
 
 async fn migrate(config: &Config) -> anyhow::Result<()> {
+    let mut version = index::SCHEMA_VERSION;
     match wiring::index_place(config)? {
-        wiring::IndexPlace::Postgres(config) => Postgres::migrate(&config).await?,
+        wiring::IndexPlace::Postgres(config) => version = Postgres::migrate(&config).await?,
         wiring::IndexPlace::SqliteFile(path) => drop(Sqlite::open(&path).await?),
         wiring::IndexPlace::SqliteUrl(url) => drop(Sqlite::open_url(&url).await?),
     }
-    say(&format!("schema is at version {}", index::SCHEMA_VERSION));
+    say(&format!("schema is at version {version}"));
     Ok(())
 }
 

@@ -20,6 +20,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     config::{Config, ConfigError, ProxyMode, Role, TlsIdentities},
+    inherited::Inherited,
     logging,
     telemetry::Telemetry,
     wiring::Parts,
@@ -172,16 +173,23 @@ impl Node {
             wanted.extend(config.lmtp.listen.iter().cloned().map(|addr| (Kind::Lmtp, addr)));
         }
         wanted.extend(config.admin.listen.iter().map(|addr| (Kind::Admin, tcp(addr))));
+        let mut inherited = Inherited::take()?;
         let mut bound = Vec::new();
         for (kind, addr) in wanted {
             let failed =
                 |error| ConfigError::new(format!("{}.listen", kind.section()), format!("{addr:?}: {error}"));
-            let (listener, local) = if let (Kind::Admin, ListenAddr::Tcp(addr)) = (kind, &addr) {
-                let listener = TcpListener::bind(addr).await.map_err(failed)?;
+            let (listener, local) = if let (Kind::Admin, ListenAddr::Tcp(tcp)) = (kind, &addr) {
+                let listener = match inherited.admin(&addr).map_err(failed)? {
+                    Some(listener) => listener,
+                    None => TcpListener::bind(tcp).await.map_err(failed)?,
+                };
                 let local = listener.local_addr().map_err(failed)?.to_string();
                 (BoundListener::Admin(listener), local)
             } else {
-                let listener = Bound::bind(&addr).map_err(failed)?;
+                let listener = match inherited.mail(&addr).map_err(failed)? {
+                    Some(listener) => listener,
+                    None => Bound::bind(&addr).map_err(failed)?,
+                };
                 let local = listener.local_addr().map_err(failed)?;
                 (BoundListener::Mail(listener), local)
             };
@@ -194,6 +202,7 @@ impl Node {
             .push(local);
             bound.push((kind, listener));
         }
+        inherited.check()?;
         Ok(bound)
     }
 

@@ -20,6 +20,8 @@ enum Command {
     Test(tasks::test::Args),
     /// What continuous integration runs: formatting, lints, licences, what is deployed, fuzzing, tests.
     Ci(tasks::ci::Args),
+    /// Run what docker-compose.yml starts, as plain processes from the same files.
+    Cluster(tasks::cluster::Args),
     /// Check what operators deploy: chart, rules, dashboards, container and compose files.
     Deploy(tasks::deploy::Args),
     /// Fuzz protocol cores, SASL, PROXY headers, packs and messages, on from the corpus that is kept.
@@ -39,6 +41,7 @@ pub fn main() -> ExitCode {
     let done = interrupt::install().and_then(|()| Layout::find()).and_then(|layout| match cli.command {
         Command::Test(args) => tasks::test::run(&layout, &args),
         Command::Ci(args) => tasks::ci::run(&layout, &args),
+        Command::Cluster(args) => tasks::cluster::run(&layout, &args),
         Command::Deploy(args) => tasks::deploy::run(&layout, &args),
         Command::Fuzz(args) => tasks::fuzz::run(&layout, &args),
         Command::Bench(args) => tasks::bench::run(&layout, &args),

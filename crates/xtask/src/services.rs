@@ -5,10 +5,12 @@
 //! same port with the same data.
 
 mod account;
+mod cluster;
 mod port;
 mod postgres;
 mod seaweed;
 
+pub use cluster::{Cluster, ClusterOptions, Doors};
 pub use port::free_ports;
 pub use postgres::{Postgres, PostgresOptions};
 pub use seaweed::{ADMIN_KEY, ADMIN_SECRET, READER_KEY, READER_SECRET, Seaweed};

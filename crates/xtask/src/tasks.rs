@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod ci;
+pub(crate) mod cluster;
 pub(crate) mod cost;
 pub(crate) mod deploy;
 pub(crate) mod fuzz;

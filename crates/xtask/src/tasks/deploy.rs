@@ -64,7 +64,13 @@ fn checks(layout: &Layout, tools: &DeployTools, args: &Args) -> Vec<(&'static st
     }
     let mut chart = script("chart_check.py");
     chart.arg("all").arg("--checkov").arg(&tools.checkov);
+    let mut compose = script("compose_check.py");
+    compose.arg("--hadolint").arg(&tools.hadolint);
+    let mut documents = script("docs_check.py");
+    documents.arg("--lychee").arg(&tools.lychee);
     vec![
+        ("container and compose files", compose),
+        ("documents", documents),
         ("chart, generated files", generated),
         ("chart", chart),
         ("rules, dashboards, runbooks", script("rules_check.py")),

