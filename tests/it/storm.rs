@@ -200,6 +200,8 @@ fn nothing_acknowledged_is_lost_and_nothing_else_is_deleted() {
     let gone = "SELECT count(*) FROM garbage_packs WHERE deleted_at IS NOT NULL";
     println!("{} packs collected meanwhile", database.sql(gone));
 
+    check(&first);
+
     // The database is lost, once the bucket knows the last word.
     let due =
         "SELECT (SELECT count(*) FROM mailboxes WHERE manifest_due) + (SELECT count(*) FROM manifest_notes)";
@@ -234,7 +236,18 @@ fn nothing_acknowledged_is_lost_and_nothing_else_is_deleted() {
         tags
     };
     assert_eq!(sorted(restored), sorted(there));
+    check(&third);
     assert!(!third.log().contains("panicked"), "{}", third.log());
+}
+
+/// Index and packs agree, to the last octet.
+fn check(node: &Node) {
+    let mut command = node.postern();
+    command.args(["fsck", "--deep", "--json", "--config"]).arg(node.config_path());
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    println!("fsck: {}", text.split_whitespace().collect::<String>());
 }
 
 /// What is there is what the model says.
