@@ -247,7 +247,9 @@ fn check(node: &Node) {
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    println!("fsck: {}", text.split_whitespace().collect::<String>());
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["mailboxes"], MAILBOXES);
+    println!("fsck: {report}");
 }
 
 /// What is there is what the model says.

@@ -318,6 +318,7 @@ impl Fsck {
 
     async fn counters(&self, tenant: &Tenant, report: &mut FsckReport) -> Result<(), FsckError> {
         let mut after = None;
+        let mut looked_at = 0;
         loop {
             let (wrong, last) = self.checks.check_counters(tenant.id, after, MAILBOXES).await?;
             for wrong in wrong {
@@ -328,14 +329,16 @@ impl Fsck {
                 }
                 report.find(finding);
             }
-            report.mailboxes += u64::from(MAILBOXES);
             after = last;
-            self.progress.tell(tenant.id, "checking counters", report.mailboxes, 0);
             if after.is_none() {
                 break;
             }
+            // Whole pages.
+            looked_at += u64::from(MAILBOXES);
+            self.progress.tell(tenant.id, "checking counters", looked_at, 0);
         }
         let usage = self.checks.check_usage(tenant.id).await?;
+        report.mailboxes += usage[0].1.unsigned_abs();
         if usage.iter().any(|(noted, is)| noted != is) {
             let mut finding = Finding::of_usage(tenant, &usage);
             if self.options.repair {
