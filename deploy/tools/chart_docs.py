@@ -185,7 +185,7 @@ def config_type(told):
         return {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}
     if told.startswith("boolean") or words == ["true", "false"]:
         return {"type": "boolean"}
-    if told.startswith("number"):
+    if told.startswith(("number", "integer")):
         return {"type": "number"}
     if told.startswith("duration"):
         return {"type": "string", "pattern": "^[0-9]"}
