@@ -7,8 +7,10 @@ CREATE TABLE message_quarantine (
     tenant_id     blob NOT NULL,
     mailbox_id    blob NOT NULL,
     uid           integer NOT NULL,
+    pack_id       blob NOT NULL,
     row_was       text NOT NULL,
     why           text NOT NULL,
     at            integer NOT NULL
 );
 CREATE INDEX message_quarantine_by_tenant ON message_quarantine (tenant_id, quarantine_id);
+CREATE INDEX message_quarantine_by_pack ON message_quarantine (tenant_id, pack_id);

@@ -234,12 +234,12 @@ impl Checks for Postgres {
             for sql in [
                 "WITH gone AS (DELETE FROM messages
                                 WHERE tenant_id = $1 AND pack_id = $2 AND pack_offset = $3 RETURNING *)
-                 INSERT INTO message_quarantine (tenant_id, mailbox_id, uid, row_was, why, at)
-                 SELECT tenant_id, mailbox_id, uid, to_jsonb(gone), $4, $5 FROM gone",
+                 INSERT INTO message_quarantine (tenant_id, mailbox_id, uid, pack_id, row_was, why, at)
+                 SELECT tenant_id, mailbox_id, uid, pack_id, to_jsonb(gone), $4, $5 FROM gone",
                 "WITH gone AS (DELETE FROM deleted_messages
                                 WHERE tenant_id = $1 AND pack_id = $2 AND pack_offset = $3 RETURNING *)
-                 INSERT INTO message_quarantine (tenant_id, mailbox_id, uid, row_was, why, at)
-                 SELECT tenant_id, mailbox_id, uid, to_jsonb(gone), $4, $5 FROM gone",
+                 INSERT INTO message_quarantine (tenant_id, mailbox_id, uid, pack_id, row_was, why, at)
+                 SELECT tenant_id, mailbox_id, uid, pack_id, to_jsonb(gone), $4, $5 FROM gone",
             ] {
                 moved += sqlx::query(sql)
                     .bind(tenant.as_uuid())
@@ -257,12 +257,6 @@ impl Checks for Postgres {
             for mailbox in mailboxes {
                 manifests::count(&mut tx, tenant, MailboxId::from_uuid(mailbox)).await?;
             }
-            sqlx::query("INSERT INTO pack_garbage (tenant_id, pack_id, octets) VALUES ($1, $2, $3)")
-                .bind(tenant.as_uuid())
-                .bind(extent.pack.as_uuid())
-                .bind(extent.length as i64)
-                .execute(&mut *tx)
-                .await?;
             tx.commit().await?;
             Ok(moved)
         })

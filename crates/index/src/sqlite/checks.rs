@@ -198,8 +198,8 @@ impl Checks for Sqlite {
             for table in MOVING {
                 let row = object(&MESSAGES);
                 let sql = format!(
-                    "INSERT INTO message_quarantine (tenant_id, mailbox_id, uid, row_was, why, at)
-                     SELECT tenant_id, mailbox_id, uid, {row}, ?4, ?5 FROM {table}
+                    "INSERT INTO message_quarantine (tenant_id, mailbox_id, uid, pack_id, row_was, why, at)
+                     SELECT tenant_id, mailbox_id, uid, pack_id, {row}, ?4, ?5 FROM {table}
                       WHERE tenant_id = ?1 AND pack_id = ?2 AND pack_offset = ?3"
                 );
                 moved += sqlx::query(AssertSqlSafe(sql))
@@ -226,13 +226,6 @@ impl Checks for Sqlite {
             for mailbox in mailboxes {
                 count(&mut tx, tenant, MailboxId::from_uuid(mailbox)).await?;
             }
-            sqlx::query("INSERT INTO pack_garbage (tenant_id, pack_id, octets, at) VALUES (?, ?, ?, ?)")
-                .bind(tenant.as_uuid())
-                .bind(extent.pack.as_uuid())
-                .bind(extent.length as i64)
-                .bind(micros(at))
-                .execute(&mut *tx)
-                .await?;
             tx.commit().await?;
             Ok(moved)
         };

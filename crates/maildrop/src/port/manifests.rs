@@ -235,8 +235,16 @@ pub trait Manifests: Send + Sync + std::fmt::Debug {
         rows: &[MessageRecord],
     ) -> Result<RestoredRows, IndexError>;
 
-    /// Puts messages of a pack that no row knows into their mailboxes, under new uids, with the pack's row: all or
-    /// nothing, and nothing where the pack is known by now. One that its mailbox has, or had within what is kept, is
+    /// Lets messages that are there, of these uids and digests, point where these records do: their packs are gone, and
+    /// these are where their octets are. Gives how many. Safe to repeat.
+    async fn repoint_messages(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        rows: &[MessageRecord],
+    ) -> Result<u64, IndexError>;
+
+    /// Puts messages of a pack into their mailboxes, under new uids, with the pack's row: all or nothing. One that its mailbox has, or had within what is kept, is
     /// left out. Quotas refuse none.
     async fn restore_found(
         &self,
