@@ -231,11 +231,10 @@ fn nothing_acknowledged_is_lost_and_nothing_else_is_deleted() {
     let restored = take_stock(&third, &mailboxes);
     println!("rebuilt after {rebuilt} runs: {} messages are there", restored.len());
     agree(&model, &restored);
-    let sorted = |mut tags: Vec<String>| {
-        tags.sort_unstable();
-        tags
-    };
-    assert_eq!(sorted(restored), sorted(there));
+    // More may be there than was: what was stored and never acknowledged (ADR 29), which the model calls doubtful.
+    for tag in &there {
+        assert!(restored.contains(tag), "{tag} did not come back");
+    }
     check(&third);
     assert!(!third.log().contains("panicked"), "{}", third.log());
 }

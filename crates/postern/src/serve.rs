@@ -14,7 +14,7 @@ use index::Store;
 use maildrop::port::SystemClock;
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
 };
 use tracing::{error, info, warn};
 
@@ -66,6 +66,9 @@ pub(crate) struct Node {
     admin_end: tokio_util::sync::CancellationToken,
     admin_tasks: tokio_util::task::TaskTracker,
     heartbeat: Option<tokio::task::JoinHandle<()>>,
+    /// Listened for from before anybody is told that the node serves: whoever ends it then ends it in good order.
+    terminate: Signal,
+    interrupt: Signal,
     pub(crate) listening: Listening,
 }
 
@@ -90,6 +93,8 @@ impl Node {
             admin_end: tokio_util::sync::CancellationToken::new(),
             admin_tasks: tokio_util::task::TaskTracker::new(),
             heartbeat: None,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
             listening: Listening::default(),
         };
         // Bound first, all of them: a port that is taken stops the start before anything is served.
@@ -110,13 +115,22 @@ impl Node {
 
     /// Serves until a signal says otherwise, then drains.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+        let Self {
+            config,
+            parts,
+            drain,
+            leaving,
+            admin_end,
+            admin_tasks,
+            heartbeat,
+            mut terminate,
+            mut interrupt,
+            ..
+        } = self;
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        let Self { config, parts, drain, leaving, admin_end, admin_tasks, heartbeat, .. } = self;
         leaving.cancel();
         let drained = async {
             if !config.node.drain_delay.is_zero() {
