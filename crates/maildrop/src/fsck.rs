@@ -117,11 +117,12 @@ impl Fsck {
             objects.retain(|pack, _| *pack > after);
         }
         let mut done = 0;
+        let mut unnoted = Vec::new();
         loop {
             let (page, last) = self.checks.check_packs(id, after, PACKS).await?;
             for facts in &page {
                 let object = objects.remove(&facts.pack);
-                self.pack(tenant, facts, object, &mut state.report).await?;
+                self.pack(tenant, facts, object, &mut unnoted, &mut state.report).await?;
                 done += 1;
                 self.progress.tell(id, "checking packs", done, of.max(done));
                 state.pack = Some(facts.pack.as_uuid());
@@ -133,6 +134,16 @@ impl Fsck {
             if after.is_none() {
                 break;
             }
+        }
+        for pack in unnoted {
+            let what = "nothing points at it, and that is not noted".into();
+            let mut finding = Finding::of_pack(FindingKind::GarbageNotNoted, tenant, pack, what);
+            // Where packs of messages are missing, their octets may be in this one.
+            if self.options.repair && !state.report.counts.contains_key(&FindingKind::PackMissing) {
+                self.manifests.note_garbage(id, &[pack]).await?;
+                finding.repaired = true;
+            }
+            state.report.find(finding);
         }
         let old = OffsetDateTime::now_utc() - YOUNG;
         for (pack, octets) in objects {
@@ -164,6 +175,7 @@ impl Fsck {
         tenant: &Tenant,
         facts: &PackFacts,
         object: Option<u64>,
+        unnoted: &mut Vec<PackId>,
         report: &mut FsckReport,
     ) -> Result<(), FsckError> {
         report.packs += 1;
@@ -174,17 +186,7 @@ impl Fsck {
                 && !facts.deleted
                 && pack.time() < OffsetDateTime::now_utc() - YOUNG
             {
-                let mut finding = Finding::of_pack(
-                    FindingKind::GarbageNotNoted,
-                    tenant,
-                    pack,
-                    "nothing points at it, and that is not noted".into(),
-                );
-                if self.options.repair {
-                    self.manifests.note_garbage(tenant.id, &[pack]).await?;
-                    finding.repaired = true;
-                }
-                report.find(finding);
+                unnoted.push(pack);
             }
             return Ok(());
         }
