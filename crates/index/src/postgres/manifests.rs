@@ -43,7 +43,11 @@ impl Manifests for Postgres {
                         AND (EXISTS (SELECT FROM mailboxes b WHERE b.tenant_id = t.tenant_id AND b.manifest_due)
                              OR EXISTS (SELECT FROM manifest_notes n WHERE n.tenant_id = t.tenant_id)
                              OR NOT EXISTS (SELECT FROM manifest_rounds r
-                                             WHERE r.tenant_id = t.tenant_id AND r.is_full AND r.finished))
+                                             WHERE r.tenant_id = t.tenant_id AND r.is_full AND r.finished)
+                     OR EXISTS (SELECT FROM manifest_rounds r
+                                 WHERE r.tenant_id = t.tenant_id AND r.key_changes <> coalesce(
+                                       (SELECT changes FROM tenant_key_changes k
+                                         WHERE k.tenant_id = t.tenant_id), 0)))
                       ORDER BY t.tenant_id LIMIT $2",
                 )
                 .bind(after.map_or(Uuid::nil(), |tenant| tenant.as_uuid()))
@@ -78,8 +82,47 @@ impl Manifests for Postgres {
         Ok(rows.into_iter().map(round).collect())
     }
 
-    async fn begin_manifest(&self, tenant: TenantId, round: &ManifestRound) -> Result<(), IndexError> {
-        self.note_rounds(tenant, std::slice::from_ref(round)).await
+    async fn begin_manifest(
+        &self,
+        tenant: TenantId,
+        round: &ManifestRound,
+        key: &SealedKey,
+    ) -> Result<(), IndexError> {
+        self.note_rounds(tenant, std::slice::from_ref(round)).await?;
+        // Until it says so it counts as being under the first key, which is never too new.
+        self.repeatable(|| async {
+            let mut tx = self.scoped(tenant).await?;
+            sqlx::query(
+                "UPDATE manifest_rounds SET key_changes =
+                        CASE WHEN (SELECT data_key FROM tenants WHERE tenant_id = $1) = $4
+                             THEN coalesce((SELECT changes FROM tenant_key_changes WHERE tenant_id = $1), 0)
+                             ELSE -1 END
+                  WHERE tenant_id = $1 AND round = $2 AND round_id = $3",
+            )
+            .bind(tenant.as_uuid())
+            .bind(round.round as i64)
+            .bind(round.id)
+            .bind(&key.0)
+            .execute(&mut *tx)
+            .await?;
+            tx.commit().await
+        })
+        .await
+    }
+
+    async fn is_manifest_key_outdated(&self, tenant: TenantId) -> Result<bool, IndexError> {
+        self.repeatable(|| async {
+            let mut tx = self.scoped(tenant).await?;
+            sqlx::query_scalar(
+                "SELECT EXISTS (SELECT FROM manifest_rounds r
+                                 WHERE r.tenant_id = $1 AND r.key_changes <> coalesce(
+                                       (SELECT changes FROM tenant_key_changes WHERE tenant_id = $1), 0))",
+            )
+            .bind(tenant.as_uuid())
+            .fetch_one(&mut *tx)
+            .await
+        })
+        .await
     }
 
     async fn finish_manifest(

@@ -197,6 +197,7 @@ impl Postgres {
                 "DELETE FROM domains WHERE tenant_id = $1 AND alias_of IS NOT NULL",
                 "DELETE FROM domains WHERE tenant_id = $1",
                 "DELETE FROM manifest_rounds WHERE tenant_id = $1",
+                "DELETE FROM tenant_key_changes WHERE tenant_id = $1",
                 "DELETE FROM message_quarantine WHERE tenant_id = $1",
                 "DELETE FROM manifest_notes WHERE tenant_id = $1",
                 "DELETE FROM tenants WHERE tenant_id = $1 AND state = 'deleting'",

@@ -161,6 +161,7 @@ impl Sqlite {
                 "DELETE FROM api_keys WHERE tenant_id = ?",
                 "DELETE FROM domains WHERE tenant_id = ?",
                 "DELETE FROM manifest_rounds WHERE tenant_id = ?",
+                "DELETE FROM tenant_key_changes WHERE tenant_id = ?",
                 "DELETE FROM message_quarantine WHERE tenant_id = ?",
                 "DELETE FROM manifest_notes WHERE tenant_id = ?",
                 "DELETE FROM tenants WHERE tenant_id = ? AND state = 'deleting'",
