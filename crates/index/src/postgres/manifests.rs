@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::Postgres;
 use crate::{
+    error::corrupt,
     reachability::{AROUND_ENTRY_OCTETS, AROUND_OCTETS, pointers},
     tables::{CREDENTIALS, Kind, MAILBOXES, MESSAGES, OF_MAILBOX, OF_TENANT, Table},
 };
@@ -79,7 +80,29 @@ impl Manifests for Postgres {
     }
 
     async fn begin_manifest(&self, tenant: TenantId, round: &ManifestRound) -> Result<(), IndexError> {
-        self.note_rounds(tenant, std::slice::from_ref(round)).await
+        let noted = self
+            .repeatable(|| async {
+                let mut tx = self.scoped(tenant).await?;
+                // Repeated, it finds itself there.
+                let noted = sqlx::query(
+                    "INSERT INTO manifest_rounds AS r (tenant_id, round, round_id, is_full, octets, begun_at)
+                     VALUES ($1, $2, $3, $4, $5, $6)
+                         ON CONFLICT (tenant_id, round) DO UPDATE SET octets = excluded.octets
+                      WHERE r.round_id = excluded.round_id",
+                )
+                .bind(tenant.as_uuid())
+                .bind(round.round as i64)
+                .bind(round.id)
+                .bind(round.full)
+                .bind(round.octets as i64)
+                .bind(round.begun_at)
+                .execute(&mut *tx)
+                .await?;
+                tx.commit().await?;
+                Ok(noted.rows_affected())
+            })
+            .await?;
+        if noted == 0 { Err(corrupt("another node has begun this round")) } else { Ok(()) }
     }
 
     async fn finish_manifest(
@@ -89,7 +112,26 @@ impl Manifests for Postgres {
         saved: &[(MailboxId, i64)],
         notes: &[i64],
     ) -> Result<(), IndexError> {
-        self.note_rounds(tenant, std::slice::from_ref(round)).await?;
+        let finished = self
+            .repeatable(|| async {
+                let mut tx = self.scoped(tenant).await?;
+                let finished = sqlx::query(
+                    "UPDATE manifest_rounds SET octets = $4, finished = true
+                      WHERE tenant_id = $1 AND round = $2 AND round_id = $3",
+                )
+                .bind(tenant.as_uuid())
+                .bind(round.round as i64)
+                .bind(round.id)
+                .bind(round.octets as i64)
+                .execute(&mut *tx)
+                .await?;
+                tx.commit().await?;
+                Ok(finished.rows_affected())
+            })
+            .await?;
+        if finished == 0 {
+            return Err(corrupt("another node has written a full round since this one was begun"));
+        }
         if round.full {
             self.in_tenant(
                 tenant,
@@ -328,6 +370,15 @@ impl Manifests for Postgres {
         rows: &[MessageRecord],
     ) -> Result<RestoredRows, IndexError> {
         self.put_messages(tenant, mailbox, rows).await
+    }
+
+    async fn repoint_messages(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        rows: &[MessageRecord],
+    ) -> Result<u64, IndexError> {
+        self.repoint(tenant, mailbox, rows).await
     }
 
     async fn restore_found(
