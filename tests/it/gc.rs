@@ -239,7 +239,7 @@ fn objects_no_row_knows_are_swept_unless_the_index_may_have_known_them() {
     swept_anew(&mut node, "");
     assert!(there(&node, &lost), "and that is not forgotten");
     let held = "SELECT count(*) FROM held_times WHERE shard = (SELECT gc_shard(tenant_id) FROM tenants)
-                   AND until_at - from_at BETWEEN '61 hours' AND '62 hours'";
+                   AND until_at - from_at BETWEEN '62 hours' AND '63 hours'";
     assert_eq!(node.stores().number(held), Some(1));
     assert_eq!(node.stores().bucket().packs().len(), packs + 2);
     assert_eq!(check_all(&node, &mailbox), (0..20).collect::<Vec<_>>());

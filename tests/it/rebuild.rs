@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::{Path, PathBuf},
     process::{Command, Output},
     thread,
     time::Duration,
@@ -10,7 +11,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::support::{
-    Bucket, Database, Http, Lmtp, Node, NodeOptions, Stores, env, login, message, run, wait_for,
+    Bucket, Database, Http, Lmtp, Node, NodeOptions, Stores, env, login, message, run, unstuffed, wait_for,
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -293,10 +294,7 @@ fn what_came_after_the_last_manifest_comes_back_too() {
 fn a_database_that_was_set_back_is_completed() {
     let (mut node, users) = busy_node(SOON);
     manifests_are_written(&node);
-    let Stores::Servers(database, bucket) = node.stores().clone() else { unreachable!() };
-    let dump = node.dir.path().join("dump.sql");
-    let bin = std::path::PathBuf::from(env("POSTERN_TEST_PG_BIN"));
-    run(Command::new(bin.join("pg_dump")).arg(database.url()).arg("-f").arg(&dump));
+    let dump = dump(&node);
     let backup = see_all(&node, &users);
     // After the backup: some is deleted, some comes, a mailbox is created.
     delete(&node, &users[2], |number| number == 1);
@@ -309,11 +307,7 @@ fn a_database_that_was_set_back_is_completed() {
     let expected = see_all(&node, &[users.clone(), vec![new_user.clone()]].concat());
     stop(&mut node);
 
-    let restored = Database::new();
-    run(Command::new(bin.join("psql")).args([&restored.url(), "-q", "-X", "-f"]).arg(&dump));
-    let mut options = NodeOptions::on(&Stores::Servers(restored, bucket));
-    options.extra = SOON.into();
-    let mut back = Node::prepare(&options);
+    let mut back = on_restored_database(&dump, &bucket(&node));
     // A node on it takes mail, under uids that were given before, and does not write over what the bucket knows.
     back.up();
     send(&back, &[&users[0]], "meanwhile", 800);
@@ -340,14 +334,105 @@ fn a_database_that_was_set_back_is_completed() {
     manifests_are_written(&back);
     let seen = see_all(&back, &users);
     stop(&mut back);
-    let mut new = on_new_database(&bucket_of(&back), WITHOUT);
+    let mut new = on_new_database(&bucket(&back), WITHOUT);
     report(&rebuild(&new, &["--json"]));
     new.up();
     assert_eq!(see_all(&new, &users), seen);
 }
 
-fn bucket_of(node: &Node) -> Bucket {
-    bucket(node)
+/// Compaction went on after the backup, and what it moved messages out of is gone.
+#[test]
+fn a_backup_older_than_the_grace_is_completed() {
+    let (mut node, users) = busy_node(SOON);
+    manifests_are_written(&node);
+    let dump = dump(&node);
+    let before = "SELECT count(*) FROM packs";
+    let of_all = node.stores().number(before).unwrap();
+    // Four of five go, so that packs are rewritten.
+    for user in &users[..2] {
+        delete(&node, user, |number| number % 5 != 0);
+    }
+    garbage_is_collected(&node);
+    let rewritten = "SELECT count(*) FROM garbage_packs WHERE deleted_at IS NOT NULL";
+    println!("{of_all} packs, {} gone since", node.stores().number(rewritten).unwrap());
+    send(&node, &[&users[0]], "after", 700);
+    manifests_are_written(&node);
+    let expected = see_all(&node, &users);
+    stop(&mut node);
+
+    let mut back = on_restored_database(&dump, &bucket(&node));
+    let gone = |node: &Node| {
+        let output = fsck(node, &[]);
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()["counts"]["pack_missing"]
+            .as_u64()
+            .unwrap_or(0)
+    };
+    let lost = gone(&back);
+    // Putting in order what can be before the rebuild does no harm to what the rebuild needs.
+    fsck(&back, &["--repair"]);
+    assert!(lost > expected[&users[0]].len() as u64, "{lost} entries are not where the backup has them");
+    let done = report(&rebuild(&back, &["--json"]));
+    println!("{done}");
+    back.up();
+    // What is there is there octet for octet under its old unique-id; what was deleted since is there by its row alone.
+    for user in &users {
+        let mut pop3 = login(back.pop3, user, "pw");
+        let mut found = 0;
+        for line in pop3.list("UIDL") {
+            let (number, id) = line.split_once(' ').unwrap();
+            let reply = pop3.command(&format!("RETR {number}")).unwrap();
+            let body = reply.starts_with("+OK").then(|| unstuffed(&pop3.body().unwrap()));
+            match (expected[user].get(id), body) {
+                (Some(was), Some(is)) => {
+                    assert!(*was == is, "{user}: {id}");
+                    found += 1;
+                }
+                (Some(_), None) => panic!("{user}: {id} cannot be read: {reply}"),
+                // Deleted, and its pack is there still; or not.
+                (None, Some(_)) => {}
+                (None, None) => assert!(reply.starts_with("-ERR [SYS/PERM]"), "{user}: {id}: {reply}"),
+            }
+        }
+        assert_eq!(found, expected[user].len(), "{user}");
+        pop3.ok("QUIT");
+    }
+    stop(&mut back);
+    // Rows of what is gone are taken out by whoever says so.
+    let left = gone(&back);
+    assert!(left < lost, "{left} of {lost}");
+    let output = fsck(&back, &["--quarantine", "--all-missing"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
+    assert_eq!(gone(&back), 0);
+    back.up();
+    for (user, was) in &expected {
+        let is = see(&back, user, "pw");
+        assert!(was.iter().all(|(id, octets)| is.get(id) == Some(octets)), "{user}");
+    }
+}
+
+fn fsck(node: &Node, more: &[&str]) -> Output {
+    let mut command = node.postern();
+    command.args(["fsck", "--json", "--config"]).arg(node.config_path()).args(more);
+    command.output().unwrap()
+}
+
+/// A backup of the node's database.
+fn dump(node: &Node) -> PathBuf {
+    let Stores::Servers(database, _) = node.stores() else { unreachable!() };
+    let dump = node.dir.path().join("dump.sql");
+    let bin = PathBuf::from(env("POSTERN_TEST_PG_BIN"));
+    run(Command::new(bin.join("pg_dump")).arg(database.url()).arg("-f").arg(&dump));
+    dump
+}
+
+/// A node, not started, on a database that was restored, and the bucket as it is now.
+fn on_restored_database(dump: &Path, bucket: &Bucket) -> Node {
+    let restored = Database::new();
+    let bin = PathBuf::from(env("POSTERN_TEST_PG_BIN"));
+    run(Command::new(bin.join("psql")).args([&restored.url(), "-q", "-X", "-f"]).arg(dump));
+    let mut options = NodeOptions::on(&Stores::Servers(restored, bucket.clone()));
+    options.extra = SOON.into();
+    Node::prepare(&options)
 }
 
 #[test]

@@ -282,13 +282,18 @@ fn read_and_delete(
     let stat = pop3.command("STAT")?;
     let count: u64 = stat.split(' ').nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
     let mut deleted = Vec::new();
-    for number in 1..=count.min(8) {
+    let first = 1 + dice.roll(count.saturating_sub(8).max(1));
+    for number in first..=count.min(first + 7) {
         if !pop3.command(&format!("RETR {number}"))?.starts_with("+OK") {
             continue;
         }
         let text = pop3.body()?;
         let tag = tag_of(&text);
-        if dice.roll(3) == 0 && pop3.command(&format!("DELE {number}"))?.starts_with("+OK") {
+        // Some are kept by everybody.
+        if !tag.ends_with(['0', '5'])
+            && dice.roll(2) == 0
+            && pop3.command(&format!("DELE {number}"))?.starts_with("+OK")
+        {
             deleted.push(tag);
         }
     }

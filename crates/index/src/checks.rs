@@ -49,7 +49,7 @@ impl PointersRow {
         let Self(offset, length, digest, rows, one) = self;
         let (mailbox, uid) = one.split_once('/').ok_or_else(|| corrupt("uid"))?;
         Ok(Pointers {
-            extent: Extent { pack, offset: offset as u64, length: length as u64 },
+            extent: extent(pack, (offset, length)),
             digest: Digest(digest.try_into().map_err(|_| corrupt("digest"))?),
             rows: rows as u64,
             mailbox: MailboxId::from_uuid(Uuid::try_parse(mailbox).map_err(|_| corrupt("mailbox"))?),
@@ -76,6 +76,11 @@ pub(crate) fn wrong_counters(
         })
         .collect();
     (wrong, last)
+}
+
+/// Where an entry lies, from its columns.
+pub(crate) const fn extent(pack: PackId, (offset, length): (i64, i64)) -> Extent {
+    Extent { pack, offset: offset as u64, length: length as u64 }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What a database's error means to us.
 
-use maildrop::{StoredEntry, port::IndexError};
+use maildrop::{PackId, port::IndexError};
 
 /// Sorts an error by what the caller can do about it.
 pub(crate) fn index_error(error: sqlx::Error) -> IndexError {
@@ -66,8 +66,8 @@ pub(crate) fn corrupt(what: &'static str) -> IndexError {
 }
 
 /// Rows for a pack so old that it may have been swept.
-pub(crate) fn too_old(pack: &StoredEntry) -> IndexError {
-    let (pack, time) = (pack.extent.pack, pack.extent.pack.time());
+pub(crate) fn too_old(pack: PackId) -> IndexError {
+    let time = pack.time();
     IndexError::Internal(format!("pack {pack} is of {time}, too old for rows: is a clock wrong?").into())
 }
 

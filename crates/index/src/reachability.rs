@@ -16,6 +16,8 @@ macro_rules! reachable {
             ")",
             " OR ",
             $crate::reachability::held_by_bulletin!($tenant, $pack),
+            " OR ",
+            $crate::reachability::held_by_quarantine!($tenant, $pack),
             ")"
         )
     };
@@ -31,6 +33,20 @@ macro_rules! held_by_bulletin {
             " AND x.pack_id = ",
             $pack,
             " AND x.state IN ('rolling_out', 'active', 'withdrawing'))"
+        )
+    };
+}
+
+/// SQL, in both dialects: whether a message was taken out of its mailbox by a check, and is kept: its pack may come back,
+/// from a backup or a version of it, and such a pack is neither deleted nor rewritten.
+macro_rules! held_by_quarantine {
+    ($tenant:literal, $pack:literal) => {
+        concat!(
+            "EXISTS (SELECT 1 FROM message_quarantine x WHERE x.tenant_id = ",
+            $tenant,
+            " AND x.pack_id = ",
+            $pack,
+            ")"
         )
     };
 }
@@ -62,4 +78,4 @@ pub(crate) const AROUND_OCTETS: i64 = 64 + 8 + 40;
 /// See [`AROUND_OCTETS`].
 pub(crate) const AROUND_ENTRY_OCTETS: i64 = 24;
 
-pub(crate) use {held_by_bulletin, pointers, reachable};
+pub(crate) use {held_by_bulletin, held_by_quarantine, pointers, reachable};

@@ -27,6 +27,25 @@ const PACKS: u32 = 500;
 const MAILBOXES: u32 = 500;
 /// An object that the index does not know is an orphan after this.
 const YOUNG: time::Duration = time::Duration::DAY;
+/// So many missing packs of a tenant are too few to be suspicious.
+const MISSING_FEW: u64 = 16;
+
+/// What was seen of a tenant's packs.
+#[derive(Debug, Default)]
+struct Seen {
+    packs: u64,
+    missing: u64,
+    /// Those that nothing points at, and that are not garbage.
+    unnoted: Vec<PackId>,
+}
+
+impl Seen {
+    /// Whether so many packs are missing that it is rather the wrong bucket, or the wrong index.
+    const fn is_suspicious(&self) -> bool {
+        self.missing > MISSING_FEW && self.missing * 10 > self.packs
+            || self.missing > 1 && self.missing == self.packs
+    }
+}
 
 /// What to do.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +54,8 @@ pub struct FsckOptions {
     pub repair: bool,
     /// Take messages whose octets are lost out of their mailboxes, and keep their rows.
     pub quarantine: bool,
+    /// Those whose packs are missing as well, however many are.
+    pub all_missing: bool,
     /// Open every entry.
     pub deep: bool,
     /// Only the tenant of this name.
@@ -117,12 +138,12 @@ impl Fsck {
             objects.retain(|pack, _| *pack > after);
         }
         let mut done = 0;
-        let mut unnoted = Vec::new();
+        let mut seen = Seen::default();
         loop {
             let (page, last) = self.checks.check_packs(id, after, PACKS).await?;
             for facts in &page {
                 let object = objects.remove(&facts.pack);
-                self.pack(tenant, facts, object, &mut unnoted, &mut state.report).await?;
+                self.pack(tenant, facts, object, &mut seen, &mut state.report).await?;
                 done += 1;
                 self.progress.tell(id, "checking packs", done, of.max(done));
                 state.pack = Some(facts.pack.as_uuid());
@@ -135,11 +156,11 @@ impl Fsck {
                 break;
             }
         }
-        for pack in unnoted {
+        for pack in seen.unnoted {
             let what = "nothing points at it, and that is not noted".into();
             let mut finding = Finding::of_pack(FindingKind::GarbageNotNoted, tenant, pack, what);
-            // Where packs of messages are missing, their octets may be in this one.
-            if self.options.repair && !state.report.counts.contains_key(&FindingKind::PackMissing) {
+            // Where messages' packs are missing, this may be where their octets are.
+            if self.options.repair && seen.missing == 0 {
                 self.manifests.note_garbage(id, &[pack]).await?;
                 finding.repaired = true;
             }
@@ -175,7 +196,7 @@ impl Fsck {
         tenant: &Tenant,
         facts: &PackFacts,
         object: Option<u64>,
-        unnoted: &mut Vec<PackId>,
+        seen: &mut Seen,
         report: &mut FsckReport,
     ) -> Result<(), FsckError> {
         report.packs += 1;
@@ -186,7 +207,7 @@ impl Fsck {
                 && !facts.deleted
                 && pack.time() < OffsetDateTime::now_utc() - YOUNG
             {
-                unnoted.push(pack);
+                seen.unnoted.push(pack);
             }
             return Ok(());
         }
@@ -209,9 +230,22 @@ impl Fsck {
         // A pack that came since the listing is looked at by its own size.
         let octets = object.or(facts.octets).unwrap_or_default();
         let pointers = self.checks.check_pointers(tenant.id, pack).await?;
-        let faults = self.compare(tenant, pack, octets, &pointers, report).await?;
-        if faults.is_empty() {
+        if pointers.is_empty() {
+            // Moved or deleted meanwhile, or in quarantine, which keeps the pack.
             return Ok(());
+        }
+        seen.packs += 1;
+        let mut first = FsckReport::default();
+        let faults = self.compare(tenant, pack, octets, &pointers, &mut first).await?;
+        if faults.is_empty() && first.counts.is_empty() {
+            report.octets_read += first.octets_read;
+            report.entries += first.entries;
+            return Ok(());
+        }
+        // Octets may have been damaged on their way: what is stored is judged by a second reading.
+        let faults = self.compare(tenant, pack, octets, &pointers, report).await?;
+        if faults.iter().any(|(_, kind, _)| *kind == FindingKind::PackMissing) {
+            seen.missing += 1;
         }
         // Rows that were moved or deleted meanwhile point elsewhere by now.
         let still = self.checks.check_pointers(tenant.id, pack).await?;
@@ -219,7 +253,10 @@ impl Fsck {
             if !still.iter().any(|now| now.extent == pointers.extent) {
                 continue;
             }
-            self.lost(tenant, &pointers, kind, what, report).await?;
+            let doubtful =
+                kind == FindingKind::PackMissing && seen.is_suspicious() && !self.options.all_missing;
+            let quarantine = self.options.quarantine && !doubtful;
+            self.lost(tenant, &pointers, kind, what, quarantine, report).await?;
         }
         Ok(())
     }
@@ -244,7 +281,18 @@ impl Fsck {
         };
         report.octets_read += contents.read_octets;
         report.entries += contents.entries.len() as u64;
+        let given_up = if contents.damage.is_empty() {
+            Vec::new()
+        } else {
+            self.checks.quarantined(tenant.id, pack).await?
+        };
         for (offset, octets, what) in &contents.damage {
+            if given_up
+                .iter()
+                .any(|extent| extent.offset <= *offset && offset + octets <= extent.offset + extent.length)
+            {
+                continue;
+            }
             let what = format!("{octets} octets at octet {offset}: {what}");
             report.find(Finding::of_pack(FindingKind::PackDamaged, tenant, pack, what));
         }
@@ -299,6 +347,7 @@ impl Fsck {
         pointers: &Pointers,
         kind: FindingKind,
         what: String,
+        quarantine: bool,
         report: &mut FsckReport,
     ) -> Result<(), FsckError> {
         let Extent { pack, offset, .. } = pointers.extent;
@@ -309,7 +358,7 @@ impl Fsck {
         finding.mailbox = Some(mailbox);
         finding.uid = Some(uid);
         finding.rows = rows;
-        if self.options.quarantine {
+        if quarantine {
             let now = OffsetDateTime::now_utc();
             let moved = self.checks.quarantine(tenant.id, pointers.extent, &finding.what, now).await?;
             finding.repaired = moved > 0;

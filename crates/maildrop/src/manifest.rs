@@ -161,7 +161,7 @@ impl ManifestWriter {
         };
         let known = self.manifests.manifest_rounds(tenant).await?;
         let full = is_full_due(&known) || self.manifests.is_manifest_key_outdated(tenant).await?;
-        if !self.knows_all(tenant, &known, full).await? {
+        if !self.knows_all(tenant, full).await? {
             return Ok(());
         }
         let begun_at = OffsetDateTime::now_utc();
@@ -216,17 +216,14 @@ impl ManifestWriter {
     /// Whether the bucket has no manifest that the index does not know. It has where the index was set back: then it
     /// tells of mail that the index has lost, and must not be written over. Looked at once by each process, and
     /// before each full round, behind which the others are deleted.
-    async fn knows_all(
-        &self,
-        tenant: TenantId,
-        known: &[ManifestRound],
-        full: bool,
-    ) -> Result<bool, BrokenOff> {
+    async fn knows_all(&self, tenant: TenantId, full: bool) -> Result<bool, BrokenOff> {
         let checked = || self.checked.lock().unwrap_or_else(PoisonError::into_inner);
         if !full && checked().contains(&tenant) {
             return Ok(true);
         }
         let parts = self.store.list_manifests(tenant).await?;
+        // Read after the bucket: a round of another node is noted before it has objects.
+        let known = self.manifests.manifest_rounds(tenant).await?;
         let oldest = known.first().map_or(0, |round| round.round);
         let news = parts.iter().filter(|part| {
             // Those from before what is known are left from when they were to be deleted.

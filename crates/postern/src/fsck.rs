@@ -34,6 +34,10 @@ pub(crate) struct FsckArgs {
     /// Take messages whose octets are lost out of their mailboxes; their rows are kept in the table `message_quarantine`
     #[arg(long)]
     quarantine: bool,
+    /// With --quarantine: even where more than 16 packs of a tenant and a tenth of them are missing, or all, which
+    /// rather means the wrong bucket
+    #[arg(long, requires = "quarantine")]
+    all_missing: bool,
     /// Open every entry, not only their ends
     #[arg(long)]
     deep: bool,
@@ -64,7 +68,13 @@ pub(crate) async fn run(config: &Config, args: &FsckArgs) -> anyhow::Result<()> 
         manifests: vault.store.manifests,
         packs: vault.packs.clone(),
         store: vault.packs,
-        options: FsckOptions { repair: args.repair, quarantine: args.quarantine, deep: args.deep, tenant },
+        options: FsckOptions {
+            repair: args.repair,
+            quarantine: args.quarantine,
+            all_missing: args.all_missing,
+            deep: args.deep,
+            tenant,
+        },
         progress: ProgressSink::new(move |progress| show(&told, progress)),
     };
     let kept = Cell::new(Instant::now());

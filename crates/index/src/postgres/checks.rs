@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{Postgres, garbage::BY_INDEX_SQL, manifests};
 use crate::{
-    checks::{PackRow, PointersRow, page},
+    checks::{PackRow, PointersRow, extent, page},
     error::undecodable,
     reachability::{pointers, reachable},
 };
@@ -257,16 +257,27 @@ impl Checks for Postgres {
             for mailbox in mailboxes {
                 manifests::count(&mut tx, tenant, MailboxId::from_uuid(mailbox)).await?;
             }
-            sqlx::query("INSERT INTO pack_garbage (tenant_id, pack_id, octets) VALUES ($1, $2, $3)")
-                .bind(tenant.as_uuid())
-                .bind(extent.pack.as_uuid())
-                .bind(extent.length as i64)
-                .execute(&mut *tx)
-                .await?;
             tx.commit().await?;
             Ok(moved)
         })
         .await
+    }
+
+    async fn quarantined(&self, tenant: TenantId, pack: PackId) -> Result<Vec<Extent>, IndexError> {
+        let rows: Vec<(i64, i64)> = self
+            .repeatable(|| async {
+                let mut tx = self.scoped(tenant).await?;
+                sqlx::query_as(
+                    "SELECT DISTINCT (row_was->>'pack_offset')::bigint AS first, (row_was->>'pack_length')::bigint
+                       FROM message_quarantine WHERE tenant_id = $1 AND pack_id = $2 ORDER BY first",
+                )
+                .bind(tenant.as_uuid())
+                .bind(pack.as_uuid())
+                .fetch_all(&mut *tx)
+                .await
+            })
+            .await?;
+        Ok(rows.into_iter().map(|row| extent(pack, row)).collect())
     }
 
     async fn all_tenants_packs(

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::Postgres;
 use crate::{
+    error::corrupt,
     reachability::{AROUND_ENTRY_OCTETS, AROUND_OCTETS, pointers},
     tables::{CREDENTIALS, Kind, MAILBOXES, MESSAGES, OF_MAILBOX, OF_TENANT, Table},
 };
@@ -88,26 +89,34 @@ impl Manifests for Postgres {
         round: &ManifestRound,
         key: &SealedKey,
     ) -> Result<(), IndexError> {
-        self.note_rounds(tenant, std::slice::from_ref(round)).await?;
-        // Until it says so it counts as being under the first key, which is never too new.
-        self.repeatable(|| async {
-            let mut tx = self.scoped(tenant).await?;
-            sqlx::query(
-                "UPDATE manifest_rounds SET key_changes =
-                        CASE WHEN (SELECT data_key FROM tenants WHERE tenant_id = $1) = $4
-                             THEN coalesce((SELECT changes FROM tenant_key_changes WHERE tenant_id = $1), 0)
-                             ELSE -1 END
-                  WHERE tenant_id = $1 AND round = $2 AND round_id = $3",
-            )
-            .bind(tenant.as_uuid())
-            .bind(round.round as i64)
-            .bind(round.id)
-            .bind(&key.0)
-            .execute(&mut *tx)
+        let noted = self
+            .repeatable(|| async {
+                let mut tx = self.scoped(tenant).await?;
+                // Repeated, it finds itself there.
+                let noted = sqlx::query(
+                    "INSERT INTO manifest_rounds AS r (tenant_id, round, round_id, is_full, octets, begun_at,
+                                                       key_changes)
+                     SELECT $1, $2, $3, $4, $5, $6,
+                            CASE WHEN t.data_key = $7 THEN coalesce(k.changes, 0) ELSE -1 END
+                       FROM tenants t LEFT JOIN tenant_key_changes k ON k.tenant_id = t.tenant_id
+                      WHERE t.tenant_id = $1
+                         ON CONFLICT (tenant_id, round) DO UPDATE SET octets = excluded.octets
+                      WHERE r.round_id = excluded.round_id",
+                )
+                .bind(tenant.as_uuid())
+                .bind(round.round as i64)
+                .bind(round.id)
+                .bind(round.full)
+                .bind(round.octets as i64)
+                .bind(round.begun_at)
+                .bind(&key.0)
+                .execute(&mut *tx)
+                .await?;
+                tx.commit().await?;
+                Ok(noted.rows_affected())
+            })
             .await?;
-            tx.commit().await
-        })
-        .await
+        if noted == 0 { Err(corrupt("another node has begun this round")) } else { Ok(()) }
     }
 
     async fn is_manifest_key_outdated(&self, tenant: TenantId) -> Result<bool, IndexError> {
@@ -132,7 +141,26 @@ impl Manifests for Postgres {
         saved: &[(MailboxId, i64)],
         notes: &[i64],
     ) -> Result<(), IndexError> {
-        self.note_rounds(tenant, std::slice::from_ref(round)).await?;
+        let finished = self
+            .repeatable(|| async {
+                let mut tx = self.scoped(tenant).await?;
+                let finished = sqlx::query(
+                    "UPDATE manifest_rounds SET octets = $4, finished = true
+                      WHERE tenant_id = $1 AND round = $2 AND round_id = $3",
+                )
+                .bind(tenant.as_uuid())
+                .bind(round.round as i64)
+                .bind(round.id)
+                .bind(round.octets as i64)
+                .execute(&mut *tx)
+                .await?;
+                tx.commit().await?;
+                Ok(finished.rows_affected())
+            })
+            .await?;
+        if finished == 0 {
+            return Err(corrupt("another node has written a full round since this one was begun"));
+        }
         if round.full {
             self.in_tenant(
                 tenant,
@@ -371,6 +399,15 @@ impl Manifests for Postgres {
         rows: &[MessageRecord],
     ) -> Result<RestoredRows, IndexError> {
         self.put_messages(tenant, mailbox, rows).await
+    }
+
+    async fn repoint_messages(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        rows: &[MessageRecord],
+    ) -> Result<u64, IndexError> {
+        self.repoint(tenant, mailbox, rows).await
     }
 
     async fn restore_found(

@@ -15,7 +15,7 @@ use super::{
     manifests::{count, object},
 };
 use crate::{
-    checks::{PackRow, PointersRow, page, wrong_counters},
+    checks::{PackRow, PointersRow, extent, page, wrong_counters},
     error::index_error,
     reachability::{MOVING, held_by_bulletin, pointers, reachable},
     tables::MESSAGES,
@@ -226,17 +226,24 @@ impl Checks for Sqlite {
             for mailbox in mailboxes {
                 count(&mut tx, tenant, MailboxId::from_uuid(mailbox)).await?;
             }
-            sqlx::query("INSERT INTO pack_garbage (tenant_id, pack_id, octets, at) VALUES (?, ?, ?, ?)")
-                .bind(tenant.as_uuid())
-                .bind(extent.pack.as_uuid())
-                .bind(extent.length as i64)
-                .bind(micros(at))
-                .execute(&mut *tx)
-                .await?;
             tx.commit().await?;
             Ok(moved)
         };
         run.await.map_err(index_error)
+    }
+
+    async fn quarantined(&self, tenant: TenantId, pack: PackId) -> Result<Vec<Extent>, IndexError> {
+        let rows: Vec<(i64, i64)> = sqlx::query_as(
+            "SELECT DISTINCT CAST(row_was->>'pack_offset' AS integer) AS first,
+                    CAST(row_was->>'pack_length' AS integer)
+               FROM message_quarantine WHERE tenant_id = ?1 AND pack_id = ?2 ORDER BY first",
+        )
+        .bind(tenant.as_uuid())
+        .bind(pack.as_uuid())
+        .fetch_all(&self.reader)
+        .await
+        .map_err(index_error)?;
+        Ok(rows.into_iter().map(|row| extent(pack, row)).collect())
     }
 
     async fn all_tenants_packs(

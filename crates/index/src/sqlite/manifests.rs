@@ -22,7 +22,7 @@ use super::{
     maildrops::{from_micros, micros},
 };
 use crate::{
-    error::index_error,
+    error::{corrupt, index_error, undecodable},
     reachability::{AROUND_ENTRY_OCTETS, AROUND_OCTETS, pointers},
     tables::{CREDENTIALS, Kind, MAILBOXES, MESSAGES, OF_MAILBOX, OF_TENANT, Table},
 };
@@ -117,8 +117,20 @@ impl Manifests for Sqlite {
         notes: &[i64],
     ) -> Result<(), IndexError> {
         let run = async {
-            self.note_rounds(tenant, std::slice::from_ref(round)).await?;
             let mut tx = self.writer.begin().await?;
+            let finished = sqlx::query(
+                "UPDATE manifest_rounds SET octets = ?, finished = 1
+                  WHERE tenant_id = ? AND round = ? AND round_id = ?",
+            )
+            .bind(round.octets as i64)
+            .bind(tenant.as_uuid())
+            .bind(round.round as i64)
+            .bind(round.id)
+            .execute(&mut *tx)
+            .await?;
+            if finished.rows_affected() == 0 {
+                return Err(undecodable(corrupt("the round is not known")));
+            }
             if round.full {
                 sqlx::query("DELETE FROM manifest_rounds WHERE tenant_id = ? AND round < ?")
                     .bind(tenant.as_uuid())
@@ -319,6 +331,15 @@ impl Manifests for Sqlite {
         rows: &[MessageRecord],
     ) -> Result<RestoredRows, IndexError> {
         self.put_messages(tenant, mailbox, rows).await.map_err(index_error)
+    }
+
+    async fn repoint_messages(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        rows: &[MessageRecord],
+    ) -> Result<u64, IndexError> {
+        self.repoint(tenant, mailbox, rows).await.map_err(index_error)
     }
 
     async fn restore_found(

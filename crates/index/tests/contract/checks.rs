@@ -97,6 +97,12 @@ pub(crate) async fn packs_and_what_points_at_them_are_told(backend: &Backend) {
     assert_eq!(checks.quarantine(two, shared.extent, "why", AT).await.unwrap(), 0);
     assert_eq!(checks.quarantine(one, shared.extent, "why", AT).await.unwrap(), 2);
     assert_eq!(checks.quarantine(one, shared.extent, "why", AT).await.unwrap(), 0);
+    assert_eq!(checks.quarantined(one, shared.extent.pack).await.unwrap(), [shared.extent]);
+    assert!(checks.quarantined(two, shared.extent.pack).await.unwrap().is_empty());
+    let (facts, _) = checks.check_packs(one, None, 100).await.unwrap();
+    let of_shared = facts.iter().find(|facts| facts.pack == shared.extent.pack).unwrap();
+    assert!(of_shared.alive, "it is kept");
+    assert!(checks.check_pointers(one, shared.extent.pack).await.unwrap().is_empty());
     assert_eq!(uids(store, one, a).await, [2, 3, 4]);
     assert!(uids(store, one, b).await.is_empty());
     assert!(checks.check_counters(one, None, 10).await.unwrap().0.is_empty());

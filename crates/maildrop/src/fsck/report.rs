@@ -32,7 +32,7 @@ pub struct FsckReport {
     pub entries: u64,
     /// Octets that were read of them.
     pub octets_read: u64,
-    /// Mailboxes, in whole pages.
+    /// Mailboxes.
     pub mailboxes: u64,
     /// How many findings there are of each kind.
     pub counts: BTreeMap<FindingKind, u64>,

@@ -43,7 +43,7 @@ impl GarbageCollector {
         let mut at = Some(sweep.at.unwrap_or_else(|| PackId::first(0, sweep.from)));
         while at.is_some() {
             let page = self.packs.list_packs(sweep.tenant, at).await?;
-            self.sweep_page(&sweep, held, &page).await?;
+            self.sweep_page(shard, &sweep, held, &page).await?;
             at = next(&page, sweep.from, sweep.until);
             sweep.at = at;
             self.garbage.note_sweep(&sweep).await?;
@@ -53,7 +53,13 @@ impl GarbageCollector {
         Ok(())
     }
 
-    async fn sweep_page(&self, sweep: &Sweep, held: &[Held], page: &PackPage) -> Result<(), BrokenOff> {
+    async fn sweep_page(
+        &self,
+        shard: u8,
+        sweep: &Sweep,
+        held: &[Held],
+        page: &PackPage,
+    ) -> Result<(), BrokenOff> {
         let tenant = sweep.tenant;
         let due = |pack: &PackId| sweep.from <= pack.time() && pack.time() < sweep.until;
         let packs: Vec<PackId> = page.packs.iter().map(|(pack, _)| *pack).filter(due).collect();
@@ -79,6 +85,8 @@ impl GarbageCollector {
             return Ok(());
         }
         if !orphans.is_empty() {
+            // A rebuild may have begun since, which is about to make them known.
+            self.keep_task(shard).await?;
             self.packs.delete_packs(tenant, &orphans).await?;
             self.stats.add_orphans(orphans.len() as u64);
             info!(%tenant, objects = orphans.len(), "objects that no row knows were deleted");

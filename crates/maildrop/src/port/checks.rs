@@ -42,7 +42,7 @@ pub trait Checks: Send + Sync + std::fmt::Debug {
     async fn mend_usage(&self, tenant: TenantId) -> Result<(), IndexError>;
 
     /// Takes all messages that point at an entry out of their mailboxes, and what is kept of deleted ones, and keeps
-    /// their rows in `message_quarantine`, saying `why`. Gives how many. Where a bulletin that is not over points at it,
+    /// their rows in `message_quarantine`, saying `why`. The pack stays while they do. Gives how many. Where a bulletin that is not over points at it,
     /// nothing is done.
     async fn quarantine(
         &self,
@@ -51,6 +51,9 @@ pub trait Checks: Send + Sync + std::fmt::Debug {
         why: &str,
         at: OffsetDateTime,
     ) -> Result<u64, IndexError>;
+
+    /// The entries of a pack that rows in quarantine point at, in order of offset.
+    async fn quarantined(&self, tenant: TenantId, pack: PackId) -> Result<Vec<Extent>, IndexError>;
 
     /// Up to `limit` packs that are not deleted, of tenants that are not being deleted, from after `after`, in order of
     /// tenant and pack.

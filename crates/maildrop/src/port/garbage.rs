@@ -48,8 +48,8 @@ pub trait Garbage: Send + Sync + std::fmt::Debug {
 
     /// All that points at entries that were copied into the pack `to` points at their copies from now on: one
     /// transaction, which waits for nobody. Copies that nothing points at are garbage of the new pack; old packs that
-    /// nothing points at any longer are dead, the others stay due. Where the tenant is gone, or the new pack is older
-    /// than [`PACK_AGE_MAX`], nothing is done. Safe to repeat. Gives how many rows were moved.
+    /// nothing points at any longer are dead, the others stay due. Where the tenant is gone, nothing is done; a new pack
+    /// older than [`PACK_AGE_MAX`] is [`IndexError::Internal`]. Safe to repeat. Gives how many rows were moved.
     async fn retarget(
         &self,
         tenant: TenantId,
@@ -97,7 +97,7 @@ pub trait Garbage: Send + Sync + std::fmt::Debug {
     /// Compares the beacons that were found in the object store with those the index knows of, notes that `next` will
     /// be among them, and forgets those that were not found. Where a beacon is unknown, or where it tells by itself
     /// that it goes on from a past state (PostgreSQL: a new timeline), the index may have been set back, and not know
-    /// what came since the last beacon: packs of that time, an hour more, are held from now on.
+    /// what came since the last beacon: packs of that time, an hour more at either end, are held from now on.
     async fn note_beacon(&self, shard: u8, found: &[Uuid], next: Uuid) -> Result<Option<Held>, IndexError>;
 
     /// Times from which packs that no row knows are left, since the index may have known them once.

@@ -149,7 +149,8 @@ pub trait Manifests: Send + Sync + std::fmt::Debug {
     /// The rounds that are known, in their order.
     async fn manifest_rounds(&self, tenant: TenantId) -> Result<Vec<ManifestRound>, IndexError>;
 
-    /// Notes that a round is begun, before anything of it is written, and under which sealed key it will be.
+    /// Notes that a round is begun, before anything of it is written, and under which sealed key it will be. It is refused
+    /// where another node has begun one of this number.
     async fn begin_manifest(
         &self,
         tenant: TenantId,
@@ -162,7 +163,7 @@ pub trait Manifests: Send + Sync + std::fmt::Debug {
     async fn is_manifest_key_outdated(&self, tenant: TenantId) -> Result<bool, IndexError>;
 
     /// Notes that a round is over: these mailboxes, where they have not changed since, and these notes are no longer
-    /// due. Behind a full one, those before it are forgotten.
+    /// due. Behind a full one, those before it are forgotten; one that was forgotten is refused.
     async fn finish_manifest(
         &self,
         tenant: TenantId,
@@ -244,8 +245,16 @@ pub trait Manifests: Send + Sync + std::fmt::Debug {
         rows: &[MessageRecord],
     ) -> Result<RestoredRows, IndexError>;
 
-    /// Puts messages of a pack that no row knows into their mailboxes, under new uids, with the pack's row: all or
-    /// nothing, and nothing where the pack is known by now. One that its mailbox has, or had within what is kept, is
+    /// Lets messages that are there, of these uids and digests, point where these records do: their packs are gone, and
+    /// these are where their octets are. Gives how many. Safe to repeat.
+    async fn repoint_messages(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        rows: &[MessageRecord],
+    ) -> Result<u64, IndexError>;
+
+    /// Puts messages of a pack into their mailboxes, under new uids, with the pack's row: all or nothing. One that its mailbox has, or had within what is kept, is
     /// left out. Quotas refuse none.
     async fn restore_found(
         &self,

@@ -62,8 +62,14 @@ impl Rebuild {
                         work.report.messages += 1;
                         continue;
                     }
-                    let restored = self.manifests.restore_messages(work.tenant, mailbox, &[row]).await?;
+                    let row = [row];
+                    let restored = self.manifests.restore_messages(work.tenant, mailbox, &row).await?;
                     work.report.messages += restored.added - restored.renumbered;
+                    if restored.known > 0 {
+                        // It is there, and points at what is gone: else it would not be looked for.
+                        work.report.messages +=
+                            self.manifests.repoint_messages(work.tenant, mailbox, &row).await?;
+                    }
                     work.report.renumbered += restored.renumbered;
                 }
             }
@@ -116,7 +122,8 @@ impl Rebuild {
             let mut found = Vec::new();
             for entry in &entries {
                 // Older than what is known: a copy of a message that the manifest tells of, or that was deleted.
-                let old = work.since.is_some_and(|since| entry.envelope.received_at < since);
+                let before = work.since.max(work.copies_before);
+                let old = before.is_some_and(|before| entry.envelope.received_at < before);
                 if !old || work.doubtful {
                     self.entry(work, key, entry, octets, entries.len() as u32, &mut found).await?;
                 }
@@ -124,6 +131,9 @@ impl Rebuild {
             if self.options.dry_run {
                 work.report.messages_found += found.len() as u64;
                 continue;
+            }
+            for message in &found {
+                self.raise(work, message.mailbox).await?;
             }
             let pack = RestoredPack { pack, octets, entries: entries.len() as u32 };
             let restored = self.manifests.restore_found(work.tenant, &pack, &found).await?;

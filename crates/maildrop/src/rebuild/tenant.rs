@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{Rebuild, RebuildError, TenantRebuild};
 use crate::{
     MailboxId, PackId, SealedKey, TenantId, Uid,
-    manifest::{Line, lines},
+    manifest::{Line, PACKS_SINCE, lines},
     port::{
         BlobError, MailboxRecord, ManifestPart, ManifestRound, MessageRecord, Record, RestoredPack, Sweep,
     },
@@ -30,6 +30,10 @@ pub(super) struct Work {
     pub(super) known: HashSet<PackId>,
     /// Packs from before this are known, too.
     pub(super) since: Option<OffsetDateTime>,
+    /// Of entries that came before this, the rounds say all there is to say: what lies in an unknown pack is a copy.
+    pub(super) copies_before: Option<OffsetDateTime>,
+    /// Mailboxes whose next uid was raised over whatever was given since.
+    pub(super) raised: HashSet<MailboxId>,
     /// Mailboxes that were seen to.
     pub(super) seen: HashSet<MailboxId>,
     /// Mailboxes that were deleted.
@@ -113,6 +117,9 @@ impl Rebuild {
             }
             work.report.as_of = usable.first().map(|round| time_of(round.id));
             self.read_packs_known(&mut work, &usable).await?;
+            if !work.doubtful {
+                work.copies_before = usable.first().map(|round| time_of(round.id) - PACKS_SINCE);
+            }
             let old: Vec<PackId> = unknown.iter().copied().filter(|pack| work.is_known(*pack)).collect();
             self.register(&mut work, &old).await?;
             self.apply(&mut work, &usable).await?;
@@ -236,16 +243,13 @@ impl Rebuild {
                         Ok(Line::Packs(packs)) => {
                             work.known.extend(packs.into_iter().map(PackId::from_uuid));
                         }
-                        // Packs come first.
-                        Ok(_) => break,
+                        // All of it is read, so that damage anywhere is known before anything counts as known.
+                        Ok(_) => {}
                         Err(error) => {
                             work.doubtful = true;
                             work.report.damaged(unreadable(round, &error).to_string());
                         }
                     }
-                }
-                if !text.is_empty() && !starts_with_packs(&text) {
-                    break;
                 }
             }
         }
@@ -320,6 +324,7 @@ impl Rebuild {
         let known = self.manifests.mailbox_records(work.tenant, &[record.id]).await?;
         let next_uid = Uid(record.next_uid + UIDS_SKIPPED);
         let restored = self.manifests.restore_mailbox(work.tenant, &record, next_uid).await?;
+        work.raised.insert(record.id);
         let refused = !restored.taken.is_empty() && known.is_empty();
         work.report.mailboxes += u64::from(known.is_empty() && restored.added > 0);
         work.report.take(restored.taken);
@@ -349,8 +354,75 @@ impl Rebuild {
             let restored = self.manifests.restore_messages(work.tenant, mailbox, &there).await?;
             work.report.messages += restored.added - restored.renumbered;
             work.report.renumbered += restored.renumbered;
+            if restored.known > 0 {
+                let stale = self.stale(work, mailbox, &there).await?;
+                if !stale.is_empty() {
+                    work.report.messages +=
+                        self.manifests.repoint_messages(work.tenant, mailbox, &stale).await?;
+                }
+            }
         }
-        work.moved.extend(moved.into_iter().map(|row| (mailbox, row)));
+        // Those that the index has, where it can read them, need not be looked for.
+        let wanted = self.wanted(work, mailbox, moved).await?;
+        work.moved.extend(wanted.into_iter().map(|row| (mailbox, row)));
+        Ok(())
+    }
+
+    /// Those of these that the index has, and whose packs, by the index, are gone: it was set back to before they were
+    /// moved.
+    async fn stale(
+        &self,
+        work: &Work,
+        mailbox: MailboxId,
+        rows: &[MessageRecord],
+    ) -> Result<Vec<MessageRecord>, RebuildError> {
+        let known = self.known_rows(work.tenant, mailbox, rows).await?;
+        let is_stale = |row: &&MessageRecord| {
+            known.get(&row.uid).is_some_and(|known| {
+                known.digest == row.digest && !work.objects.contains_key(&PackId::from_uuid(known.pack_id))
+            })
+        };
+        Ok(rows.iter().filter(is_stale).cloned().collect())
+    }
+
+    /// Those of these that the index does not have, or cannot read.
+    async fn wanted(
+        &self,
+        work: &Work,
+        mailbox: MailboxId,
+        rows: Vec<MessageRecord>,
+    ) -> Result<Vec<MessageRecord>, RebuildError> {
+        let known = self.known_rows(work.tenant, mailbox, &rows).await?;
+        let has = |row: &MessageRecord| {
+            known.get(&row.uid).is_some_and(|known| {
+                known.digest == row.digest && work.objects.contains_key(&PackId::from_uuid(known.pack_id))
+            })
+        };
+        Ok(rows.into_iter().filter(|row| !has(row)).collect())
+    }
+
+    async fn known_rows(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        rows: &[MessageRecord],
+    ) -> Result<HashMap<i64, MessageRecord>, RebuildError> {
+        let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(HashMap::new()) };
+        let (from, before) = (Uid(first.uid as u64), Uid(last.uid as u64 + 1));
+        let known = self.manifests.message_records(tenant, mailbox, from, before, u32::MAX >> 1).await?;
+        Ok(known.into_iter().map(|row| (row.uid, row)).collect())
+    }
+
+    /// Lets a mailbox go on behind all uids that may have been given since the state that the index was set back to: no
+    /// unique-id may ever stand for two messages.
+    pub(super) async fn raise(&self, work: &mut Work, mailbox: MailboxId) -> Result<(), RebuildError> {
+        if !work.raised.insert(mailbox) {
+            return Ok(());
+        }
+        for record in self.manifests.mailbox_records(work.tenant, &[mailbox]).await? {
+            let next_uid = Uid(record.next_uid + UIDS_SKIPPED);
+            self.manifests.restore_mailbox(work.tenant, &record, next_uid).await?;
+        }
         Ok(())
     }
 
@@ -361,11 +433,9 @@ impl Rebuild {
         mailbox: MailboxId,
         rows: &[MessageRecord],
     ) -> Result<u64, RebuildError> {
-        let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(0) };
-        let (from, before) = (Uid(first.uid as u64), Uid(last.uid as u64 + 1));
-        let known = self.manifests.message_records(tenant, mailbox, from, before, u32::MAX >> 1).await?;
-        let known: HashMap<i64, String> = known.into_iter().map(|row| (row.uid, row.digest)).collect();
-        Ok(rows.iter().filter(|row| known.get(&row.uid) != Some(&row.digest)).count() as u64)
+        let known = self.known_rows(tenant, mailbox, rows).await?;
+        let has = |row: &&MessageRecord| known.get(&row.uid).is_some_and(|known| known.digest == row.digest);
+        Ok(rows.iter().filter(|row| !has(row)).count() as u64)
     }
 
     /// Counters, garbage, and that the rounds are known from now on.
@@ -429,6 +499,8 @@ impl Work {
             objects: BTreeMap::new(),
             known: HashSet::new(),
             since: None,
+            copies_before: None,
+            raised: HashSet::new(),
             seen: HashSet::new(),
             gone: HashSet::new(),
             moved: Vec::new(),
@@ -458,12 +530,6 @@ fn rounds(parts: Vec<ManifestPart>) -> Vec<Round> {
         }
     }
     rounds
-}
-
-fn starts_with_packs(text: &[u8]) -> bool {
-    // The last line of the object is of packs, too: the next one may go on with them.
-    let last = text.split(|octet| *octet == b'\n').rfind(|line| !line.is_empty());
-    last.is_some_and(|line| line.starts_with(b"{\"packs"))
 }
 
 fn unreadable(round: &Round, error: &serde_json::Error) -> BlobError {

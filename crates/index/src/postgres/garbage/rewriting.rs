@@ -9,9 +9,9 @@ use uuid::Uuid;
 
 use super::BY_INDEX_SQL;
 use crate::{
-    error::{corrupt, undecodable},
+    error::{corrupt, too_old, undecodable},
     postgres::Postgres,
-    reachability::{MOVING, held_by_bulletin, pointers, reachable},
+    reachability::{MOVING, held_by_bulletin, held_by_quarantine, pointers, reachable},
 };
 
 /// Tells whether anything points at a pack, where it is there.
@@ -19,7 +19,11 @@ const LOOK_SQL: &str = concat!(
     "SELECT p.octets, p.entries, ",
     reachable!("$1", "$2"),
     ", ",
+    "(",
     held_by_bulletin!("$1", "$2"),
+    " OR ",
+    held_by_quarantine!("$1", "$2"),
+    ")",
     " FROM packs p WHERE p.tenant_id = $1 AND p.pack_id = $2"
 );
 
@@ -112,17 +116,18 @@ impl Postgres {
         self.repeatable(|| async {
             let mut tx = self.scoped(tenant).await?;
             sqlx::query(BY_INDEX_SQL).execute(&mut *tx).await?;
-            let alive: Option<i32> = sqlx::query_scalar(
-                "SELECT 1 FROM tenants WHERE tenant_id = $1 AND state <> 'deleting'
-                    AND $2 > now() - make_interval(secs => $3) FOR KEY SHARE",
+            let alive: Option<bool> = sqlx::query_scalar(
+                "SELECT $2 > now() - make_interval(secs => $3) FROM tenants
+                  WHERE tenant_id = $1 AND state <> 'deleting' FOR KEY SHARE",
             )
             .bind(tenant.as_uuid())
             .bind(to.pack.time())
             .bind(PACK_AGE_MAX.as_secs_f64())
             .fetch_optional(&mut *tx)
             .await?;
-            if alive.is_none() {
-                return Ok(0);
+            let Some(young) = alive else { return Ok(0) };
+            if !young {
+                return Err(undecodable(too_old(to.pack)));
             }
             let new = sqlx::query(
                 "INSERT INTO packs (tenant_id, pack_id, octets, entries) VALUES ($1, $2, $3, $4)

@@ -62,7 +62,7 @@ impl Postgres {
             .await?;
         if found.is_empty() && !mailboxes.is_empty() {
             // A condition on no row is asked before the function is called.
-            return Err(too_old(&pack));
+            return Err(too_old(pack.extent.pack));
         }
         let mut outcomes = vec![None; mailboxes.len()];
         for (place, outcome, uid) in found {

@@ -124,6 +124,35 @@ impl Postgres {
         Ok(restored)
     }
 
+    pub(super) async fn repoint(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        rows: &[MessageRecord],
+    ) -> Result<u64, IndexError> {
+        self.repeatable(|| async {
+            let mut tx = self.scoped(tenant).await?;
+            if !lock(&mut tx, tenant, mailbox).await? {
+                return Ok(0);
+            }
+            let done = sqlx::query(
+                "UPDATE messages m SET pack_id = (r->>'pack_id')::uuid, pack_offset = (r->>'pack_offset')::bigint,
+                                       pack_length = (r->>'pack_length')::bigint
+                   FROM jsonb_array_elements($3) AS j (r)
+                  WHERE m.tenant_id = $1 AND m.mailbox_id = $2 AND m.uid = (r->>'uid')::bigint
+                    AND m.digest = decode(r->>'digest', 'hex')",
+            )
+            .bind(tenant.as_uuid())
+            .bind(mailbox.as_uuid())
+            .bind(Json(rows))
+            .execute(&mut *tx)
+            .await?;
+            tx.commit().await?;
+            Ok(done.rows_affected())
+        })
+        .await
+    }
+
     pub(super) async fn put_found(
         &self,
         tenant: TenantId,
@@ -138,9 +167,7 @@ impl Postgres {
             let mut restored = RestoredRows::default();
             let mut tx = self.scoped(tenant).await?;
             // The mailboxes first, in their order: as deliveries do after the pack's row, which is nobody else's.
-            if insert_packs(&mut tx, tenant, std::slice::from_ref(pack)).await? == 0 {
-                return Ok(RestoredRows { known: found.len() as u64, ..restored });
-            }
+            insert_packs(&mut tx, tenant, std::slice::from_ref(pack)).await?;
             for (mailbox, rows) in &by_mailbox {
                 if lock(&mut tx, tenant, *mailbox).await? {
                     let added = append(&mut tx, tenant, *mailbox, rows).await?;

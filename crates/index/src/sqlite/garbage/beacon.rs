@@ -33,13 +33,14 @@ impl Sqlite {
                 .transpose()
                 .map_err(crate::error::undecodable)?;
             let from = last.map_or(OffsetDateTime::UNIX_EPOCH, |at| at - HELD_MARGIN);
+            let until = now + HELD_MARGIN;
             sqlx::query("INSERT OR IGNORE INTO held_times (shard, from_at, until_at) VALUES (?, ?, ?)")
                 .bind(shard)
                 .bind(micros(from))
-                .bind(micros(now))
+                .bind(micros(until))
                 .execute(&mut *tx)
                 .await?;
-            held = Some(Held { from, until: now });
+            held = Some(Held { from, until });
         }
         for (beacon, _) in known.iter().filter(|(beacon, _)| !found.contains(beacon)) {
             sqlx::query("DELETE FROM pack_beacons WHERE shard = ? AND beacon = ?")

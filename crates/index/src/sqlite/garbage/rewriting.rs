@@ -9,8 +9,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    error::{corrupt, undecodable},
-    reachability::{MOVING, held_by_bulletin, pointers, reachable},
+    error::{corrupt, too_old, undecodable},
+    reachability::{MOVING, held_by_bulletin, held_by_quarantine, pointers, reachable},
     sqlite::{Sqlite, maildrops::micros},
 };
 
@@ -19,7 +19,11 @@ const LOOK_SQL: &str = concat!(
     "SELECT p.octets, p.entries, ",
     reachable!("?1", "?2"),
     ", ",
+    "(",
     held_by_bulletin!("?1", "?2"),
+    " OR ",
+    held_by_quarantine!("?1", "?2"),
+    ")",
     " FROM packs p WHERE p.tenant_id = ?1 AND p.pack_id = ?2"
 );
 
@@ -101,7 +105,7 @@ impl Sqlite {
     ) -> Result<u64, sqlx::Error> {
         let now = OffsetDateTime::now_utc();
         if to.pack.time() <= now - PACK_AGE_MAX {
-            return Ok(0);
+            return Err(undecodable(too_old(to.pack)));
         }
         let now = micros(now);
         let mut tx = self.writer.begin().await?;

@@ -21,7 +21,7 @@ impl Sqlite {
     ) -> Result<Vec<RowOutcome>, IndexError> {
         let Some(pack) = entries.first().map(|entry| entry.stored) else { return Ok(Vec::new()) };
         if pack.extent.pack.time() <= OffsetDateTime::now_utc() - PACK_AGE_MAX {
-            return Err(too_old(&pack));
+            return Err(too_old(pack.extent.pack));
         }
         let mut connection = self.writer.acquire().await.map_err(index_error)?;
         insert_messages(&mut connection, tenant, &pack, entries).await.map_err(index_error)

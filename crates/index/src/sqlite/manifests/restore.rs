@@ -122,6 +122,34 @@ impl Sqlite {
         Ok(restored)
     }
 
+    pub(super) async fn repoint(
+        &self,
+        tenant: TenantId,
+        mailbox: MailboxId,
+        rows: &[MessageRecord],
+    ) -> Result<u64, sqlx::Error> {
+        let mut tx = self.writer.begin().await?;
+        let mut repointed = 0;
+        for row in rows {
+            repointed += sqlx::query(
+                "UPDATE messages SET pack_id = ?, pack_offset = ?, pack_length = ?
+                  WHERE tenant_id = ? AND mailbox_id = ? AND uid = ? AND digest = unhex(?)",
+            )
+            .bind(row.pack_id)
+            .bind(row.pack_offset)
+            .bind(row.pack_length)
+            .bind(tenant.as_uuid())
+            .bind(mailbox.as_uuid())
+            .bind(row.uid)
+            .bind(&row.digest)
+            .execute(&mut *tx)
+            .await?
+            .rows_affected();
+        }
+        tx.commit().await?;
+        Ok(repointed)
+    }
+
     pub(super) async fn put_found(
         &self,
         tenant: TenantId,
@@ -134,9 +162,7 @@ impl Sqlite {
             by_mailbox.entry(message.mailbox).or_default().push(&message.row);
         }
         let mut tx = self.writer.begin().await?;
-        if insert_packs(&mut tx, tenant, std::slice::from_ref(pack)).await? == 0 {
-            return Ok(RestoredRows { known: found.len() as u64, ..restored });
-        }
+        insert_packs(&mut tx, tenant, std::slice::from_ref(pack)).await?;
         for (mailbox, rows) in by_mailbox {
             if !is_there(&mut tx, tenant, mailbox).await? {
                 continue;
