@@ -31,6 +31,7 @@ mod guessing;
 mod identity;
 mod isolation;
 mod keys;
+mod kms;
 mod lmtp;
 mod login;
 mod logs;

@@ -2,6 +2,7 @@
 
 mod dice;
 mod http;
+pub(crate) mod kms;
 pub(crate) mod ldap;
 mod lmtp;
 mod network;

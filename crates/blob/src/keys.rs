@@ -1,15 +1,21 @@
 //! Keys: the master key wraps a data key per tenant; the data key derives a key per entry.
 
+mod kms;
 mod master;
 mod ring;
 mod tenant;
 
+pub use kms::{KmsConfig, KmsKey, KmsKeyArn, KmsKeyArnError};
 pub use master::{MasterKey, MasterKeyError};
 pub use ring::MasterKeys;
 pub(crate) use tenant::EntryCipher;
 pub use tenant::TenantKey;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use maildrop::{
@@ -17,12 +23,29 @@ use maildrop::{
     port::{BlobError, ClusterSecret, MasterKeyring},
 };
 use moka::sync::Cache;
+use tokio::{sync::Mutex, time::Instant};
+use tracing::{error, warn};
 
 /// Most data keys held open at once. At some 200 octets each this is 2 MB.
 const OPEN_KEYS_MAX: u64 = 10_000;
-/// How long a data key stays open. Short, so that a tenant's keys leave memory soon after its traffic does;
-/// long enough that a key service would be asked once a minute per busy tenant.
+/// How long a data key stays open that a local master key sealed. Short, so that a tenant's keys leave memory soon after
+/// its traffic does.
 const OPEN_KEY_TTL: Duration = Duration::from_mins(1);
+/// How long one stays open after its last use that a key service sealed: most clients come back within that, and find it
+/// open while the service is away (P7).
+const OPEN_KEY_IDLE: Duration = Duration::from_mins(15);
+/// How long it stays open at most without the service saying so again.
+const OPEN_KEY_MAX: Duration = Duration::from_hours(12);
+/// How often the service is asked again for one that is in use: whoever disables the master key there locks all mail
+/// within that.
+const REFRESH: Duration = Duration::from_mins(5);
+/// When it is asked again after it did not answer.
+const REFRESH_RETRY: Duration = Duration::from_secs(30);
+/// Keys that are being opened by a service at once; who wants the same one waits for it. 5,500 requests a second are the
+/// least that AWS KMS allows.
+const OPENING_MAX: usize = 64;
+/// Longest wait for a place among them.
+const OPENING_WAIT: Duration = Duration::from_secs(5);
 
 /// What wraps tenants' data keys: a [`MasterKey`] in this process, or a key service.
 ///
@@ -36,6 +59,11 @@ pub trait KeyWrap: Send + Sync + std::fmt::Debug {
     /// A value that tells this key from others and says nothing of the key: the index remembers it, so that
     /// a node started with another key notices before it seals anything.
     fn check_value(&self) -> [u8; 32];
+
+    /// Whether it is asked over a network, which may fail or be slow.
+    fn is_remote(&self) -> bool {
+        false
+    }
 
     /// The secret of a cluster that begins with this master key, where that is derived from it; any other is as good.
     fn cluster_secret(&self, _: ClusterSecret) -> Option<TenantKey> {
@@ -51,11 +79,32 @@ pub trait KeyWrap: Send + Sync + std::fmt::Debug {
     async fn open(&self, tenant: TenantId, sealed: &SealedKey) -> Result<TenantKey, BlobError>;
 }
 
-/// Opens sealed data keys and remembers them for a minute. Cheap to clone.
+/// Opens sealed data keys and remembers them for a while. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Keyring {
     wrap: Arc<MasterKeys>,
-    open: Cache<(TenantId, SealedKey), Arc<TenantKey>>,
+    open: Cache<(TenantId, SealedKey), Arc<Opened>>,
+    opening: Arc<[Mutex<()>]>,
+}
+
+/// A data key that is open.
+#[derive(Debug)]
+struct Opened {
+    key: Arc<TenantKey>,
+    /// When the service is to be asked again, if it is one.
+    refresh_at: std::sync::Mutex<Option<Instant>>,
+}
+
+impl Opened {
+    /// Whether the service is to be asked again, which whoever is told so does.
+    fn is_due(&self) -> bool {
+        let mut at = self.refresh_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = at.is_some_and(|at| at <= Instant::now());
+        if due {
+            *at = Some(Instant::now() + REFRESH_RETRY);
+        }
+        due
+    }
 }
 
 impl Keyring {
@@ -66,9 +115,14 @@ impl Keyring {
 
     /// A keyring of master keys.
     pub fn of(wrap: MasterKeys) -> Self {
-        let wrap = Arc::new(wrap);
-        let open = Cache::builder().max_capacity(OPEN_KEYS_MAX).time_to_live(OPEN_KEY_TTL).build();
-        Self { wrap, open }
+        let open = Cache::builder().max_capacity(OPEN_KEYS_MAX);
+        let open = if wrap.all().any(|key| key.is_remote()) {
+            open.time_to_idle(OPEN_KEY_IDLE).time_to_live(OPEN_KEY_MAX)
+        } else {
+            open.time_to_live(OPEN_KEY_TTL)
+        };
+        let opening = (0..OPENING_MAX).map(|_| Mutex::new(())).collect();
+        Self { wrap: Arc::new(wrap), open: open.build(), opening }
     }
 
     /// A new data key for `tenant`, sealed.
@@ -108,12 +162,49 @@ impl Keyring {
         // The whole sealed key is part of the cache's key: another tenant's, or a damaged one, is never
         // answered from memory.
         let id = (tenant, sealed.clone());
-        if let Some(key) = self.open.get(&id) {
-            return Ok(key);
+        if let Some(opened) = self.open.get(&id) {
+            if opened.is_due() {
+                let (keyring, id) = (self.clone(), id);
+                tokio::spawn(async move { keyring.refresh(id).await });
+            }
+            return Ok(Arc::clone(&opened.key));
         }
-        let key = Arc::new(self.wrap.open(tenant, sealed).await?);
-        self.open.insert(id, Arc::clone(&key));
+        if !self.wrap.of(sealed).is_remote() {
+            return self.open_anew(id).await;
+        }
+        // A crowd that wants the same key asks once, and all of them together do not ask for too many.
+        let mut hasher = DefaultHasher::new();
+        id.hash(&mut hasher);
+        let place = &self.opening[hasher.finish() as usize % self.opening.len()];
+        let Ok(_place) = tokio::time::timeout(OPENING_WAIT, place.lock()).await else {
+            return Err(BlobError::Unavailable("the key service is busy, or does not answer".into()));
+        };
+        match self.open.get(&id) {
+            Some(opened) => Ok(Arc::clone(&opened.key)),
+            None => self.open_anew(id).await,
+        }
+    }
+
+    async fn open_anew(&self, id: (TenantId, SealedKey)) -> Result<Arc<TenantKey>, BlobError> {
+        let key = Arc::new(self.wrap.open(id.0, &id.1).await?);
+        let refresh_at = self.wrap.of(&id.1).is_remote().then(|| Instant::now() + REFRESH).into();
+        self.open.insert(id, Arc::new(Opened { key: Arc::clone(&key), refresh_at }));
         Ok(key)
+    }
+
+    /// Asks the service again for a key that is in use. While it does not answer the key stays open; when it refuses, it
+    /// does not.
+    async fn refresh(&self, id: (TenantId, SealedKey)) {
+        match self.open_anew(id.clone()).await {
+            Ok(_) => {}
+            Err(error) if error.is_retryable() => {
+                warn!(tenant = %id.0, %error, "a data key stays open, for its master key cannot be asked");
+            }
+            Err(error) => {
+                error!(tenant = %id.0, %error, "a data key is closed: its master key refuses to open it");
+                self.open.invalidate(&id);
+            }
+        }
     }
 }
 

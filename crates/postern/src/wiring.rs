@@ -132,7 +132,7 @@ impl Parts {
             checks: store.checks,
             keys: store.keys,
         };
-        let master_keys = keys::master_keys(config)?;
+        let master_keys = keys::master_keys(config).await?;
         let expected = keys::expected(&store, &master_keys).await?;
         keys::look(&store, &master_keys).await?;
         let decoy_key = keys::cluster_secret(&store, &master_keys, &expected, ClusterSecret::Decoys).await?;
@@ -273,7 +273,7 @@ pub(crate) struct Vault {
 /// The index and the master keys by themselves.
 pub(crate) async fn open_keys(config: &Config) -> anyhow::Result<(Store, Keyring)> {
     let (store, _) = open_index(config).await?;
-    let master_keys = keys::master_keys(config)?;
+    let master_keys = keys::master_keys(config).await?;
     keys::expected(&store, &master_keys).await?;
     Ok((store, Keyring::of(master_keys)))
 }
@@ -287,7 +287,7 @@ impl Vault {
     {
         let (store, _) = open_index(config).await?;
         let registry = Registry::new();
-        let master_keys = keys::master_keys(config)?;
+        let master_keys = keys::master_keys(config).await?;
         let objects = Box::pin(object_store(config, &registry)).await.context("open the blob store")?;
         let layout = BlobLayout::new(&config.blob.prefix)?;
         let keyring = Keyring::of(master_keys.clone());

@@ -153,7 +153,7 @@ key: {{ .key }}
 {{- if and (eq $v.blob.kind "s3") (not $v.blob.bucket) }}
 {{- fail "blob.bucket is missing" }}
 {{- end }}
-{{- if and (not (and (eq $v.index.kind "embedded") (eq $v.blob.kind "disk"))) (not (include "postern.masterKeyRef" .)) }}
+{{- if and (not (and (eq $v.index.kind "embedded") (eq $v.blob.kind "disk"))) (not (include "postern.masterKeyRef" .)) (not (dig "keys" "kms_key" "" $v.config)) }}
 {{- fail "masterKey.existingSecret (or masterKey.value, or externalSecrets.data.masterKey) is missing: make one with `openssl rand -base64 32` and keep a copy elsewhere" }}
 {{- end }}
 {{- if include "postern.isEmbedded" . }}

@@ -42,8 +42,12 @@ impl MasterKeys {
 
     /// Opens one with the key that it names.
     pub async fn open(&self, tenant: TenantId, sealed: &SealedKey) -> Result<TenantKey, BlobError> {
+        self.of(sealed).open(tenant, sealed).await
+    }
+
+    /// The key that it names; the newest, which will refuse it, where that is not here.
+    pub(super) fn of(&self, sealed: &SealedKey) -> &Arc<dyn KeyWrap> {
         let named = sealed.master_key();
-        let key = self.all().find(|key| Some(key.id()) == named).unwrap_or(&self.newest);
-        key.open(tenant, sealed).await
+        self.all().find(|key| Some(key.id()) == named).unwrap_or(&self.newest)
     }
 }

@@ -141,3 +141,114 @@ fn a_secret_opens_for_its_tenant_and_purpose_only() {
         assert_eq!(key.open_secret(tenant, "tls", &sealed[..at]), None, "cut at {at}");
     }
 }
+
+/// A service in whatever weather.
+#[derive(Debug)]
+struct Service {
+    key: MasterKey,
+    weather: std::sync::Mutex<Option<fn() -> BlobError>>,
+    asked: std::sync::atomic::AtomicU32,
+}
+
+impl Service {
+    fn start() -> Arc<Self> {
+        Arc::new(Self { key: master(7), weather: None.into(), asked: 0.into() })
+    }
+
+    fn fail(&self, error: Option<fn() -> BlobError>) {
+        *self.weather.lock().unwrap() = error;
+    }
+
+    fn asked(&self) -> u32 {
+        self.asked.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+#[async_trait]
+impl KeyWrap for Service {
+    fn id(&self) -> MasterKeyId {
+        self.key.id()
+    }
+
+    fn check_value(&self) -> [u8; 32] {
+        self.key.check_value()
+    }
+
+    fn is_remote(&self) -> bool {
+        true
+    }
+
+    async fn seal(&self, tenant: TenantId, key: &TenantKey) -> Result<SealedKey, BlobError> {
+        self.key.seal(tenant, key).await
+    }
+
+    async fn open(&self, tenant: TenantId, sealed: &SealedKey) -> Result<TenantKey, BlobError> {
+        self.asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let error = *self.weather.lock().unwrap();
+        match error {
+            Some(error) => Err(error()),
+            None => self.key.open(tenant, sealed).await,
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_open_stays_open_while_the_service_is_away() {
+    let service = Service::start();
+    let keyring = Keyring::new(Arc::clone(&service) as Arc<dyn KeyWrap>);
+    let (tenant, other) = (TenantId::generate(), TenantId::generate());
+    let (sealed, cold) = (keyring.generate(tenant).await.unwrap(), keyring.generate(other).await.unwrap());
+    // A crowd asks once.
+    let crowd = (0..100).map(|_| keyring.open(tenant, &sealed));
+    assert!(futures_util::future::join_all(crowd).await.iter().all(Result::is_ok));
+    assert_eq!(service.asked(), 1);
+    service.fail(Some(|| BlobError::Unavailable("away".into())));
+    for minute in 0..60 {
+        keyring.open(tenant, &sealed).await.unwrap_or_else(|error| panic!("minute {minute}: {error}"));
+        tokio::time::sleep(Duration::from_mins(1)).await;
+    }
+    // It was asked now and then, and not with each use.
+    assert!((20..=60).contains(&service.asked()), "{}", service.asked());
+    assert!(matches!(keyring.open(other, &cold).await, Err(BlobError::Unavailable(_))));
+    service.fail(None);
+    keyring.open(other, &cold).await.unwrap();
+    // Asked again in the background, it answers: from then on every five minutes.
+    keyring.open(tenant, &sealed).await.unwrap();
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    let asked = service.asked();
+    for _ in 0..3 {
+        keyring.open(tenant, &sealed).await.unwrap();
+        tokio::time::sleep(Duration::from_mins(1)).await;
+    }
+    assert_eq!(service.asked(), asked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_master_key_that_is_disabled_closes_what_is_open() {
+    let service = Service::start();
+    let keyring = Keyring::new(Arc::clone(&service) as Arc<dyn KeyWrap>);
+    let tenant = TenantId::generate();
+    let sealed = keyring.generate(tenant).await.unwrap();
+    keyring.open(tenant, &sealed).await.unwrap();
+    service.fail(Some(|| BlobError::Misconfigured("disabled".into())));
+    tokio::time::sleep(REFRESH).await;
+    // The one who finds out still gets it; nobody after.
+    keyring.open(tenant, &sealed).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(matches!(keyring.open(tenant, &sealed).await, Err(BlobError::Misconfigured(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_service_that_hangs_is_told_in_time() {
+    let service = Service::start();
+    let keyring = Keyring::new(Arc::clone(&service) as Arc<dyn KeyWrap>);
+    let tenant = TenantId::generate();
+    let sealed = keyring.generate(tenant).await.unwrap();
+    service.fail(Some(|| BlobError::Unavailable("away".into())));
+    let begun = Instant::now();
+    // Each is a request of its own where the one before failed; nobody waits for all of them.
+    let crowd = (0..500).map(|_| keyring.open(tenant, &sealed));
+    assert!(futures_util::future::join_all(crowd).await.iter().all(Result::is_err));
+    assert!(begun.elapsed() <= OPENING_WAIT + Duration::from_secs(1), "{:?}", begun.elapsed());
+}

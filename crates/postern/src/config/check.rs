@@ -114,8 +114,30 @@ impl Config {
         if let Some((path, _)) = exclusive.into_iter().find(|(_, both)| *both) {
             return wrong(path, "is given twice: here and as a file");
         }
-        if !self.is_embedded() && self.keys.master_key.is_none() && self.keys.master_key_file.is_none() {
-            return wrong("keys.master_key_file", "is missing: it is made by itself only for embedded data");
+        let local = self.keys.master_key.is_some() || self.keys.master_key_file.is_some();
+        if self.keys.kms_key.is_some() && local {
+            return wrong(
+                "keys.kms_key",
+                "is given beside keys.master_key: one of them seals, the other may open only",
+            );
+        }
+        if self.keys.kms_timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return wrong("keys.kms_timeout", "must be longer than nothing");
+        }
+        if let Some(endpoint) = &self.keys.kms_endpoint {
+            let uri = endpoint.parse::<http::Uri>().ok();
+            let known = uri.is_some_and(|uri| {
+                uri.host().is_some() && matches!(uri.scheme_str(), Some("http" | "https"))
+            });
+            if !known {
+                return wrong("keys.kms_endpoint", "must be a URL, http:// or https://");
+            }
+        }
+        if !self.is_embedded() && !local && self.keys.kms_key.is_none() {
+            return wrong(
+                "keys.master_key_file",
+                "is missing (or keys.kms_key): it is made by itself only for embedded data",
+            );
         }
         Ok(())
     }

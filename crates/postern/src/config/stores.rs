@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
-use super::types::{Secret, duration, list, optional_duration, optional_text, text};
+use super::types::{Secret, duration, list, optional, optional_duration, optional_text, text};
 
 /// The mailbox index.
 #[derive(Debug, Clone, Deserialize)]
@@ -229,4 +229,16 @@ pub(crate) struct Keys {
     /// the last. Default: none.
     #[serde(deserialize_with = "list")]
     pub(crate) other_master_key_files: Vec<PathBuf>,
+    /// A key of AWS KMS, by its ARN, in place of a master key. Default: none.
+    #[serde(deserialize_with = "optional")]
+    pub(crate) kms_key: Option<blob::KmsKeyArn>,
+    /// Other keys of AWS KMS, which open only. Default: none.
+    #[serde(deserialize_with = "list")]
+    pub(crate) other_kms_keys: Vec<blob::KmsKeyArn>,
+    /// The key service's URL. Default: Amazon's, by the key's region.
+    #[serde(deserialize_with = "optional_text")]
+    pub(crate) kms_endpoint: Option<String>,
+    /// Longest time of one request to the key service. Default: 3 s.
+    #[serde(deserialize_with = "optional_duration")]
+    pub(crate) kms_timeout: Option<Duration>,
 }

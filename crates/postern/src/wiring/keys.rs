@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use blob::{KeyWrap, MasterKey, MasterKeys, TenantKey};
+use blob::{KeyWrap, KmsConfig, KmsKey, KmsKeyArn, MasterKey, MasterKeys, TenantKey};
 use index::Store;
 use maildrop::{
     MASTER_TENANT,
@@ -15,13 +15,33 @@ use super::WrongKey;
 use crate::{config::Config, files};
 
 /// The master keys of the configuration.
-pub(super) fn master_keys(config: &Config) -> anyhow::Result<MasterKeys> {
-    let newest = match config.master_key()? {
-        Some(key) => key,
-        None => made_here(config)?,
+pub(super) async fn master_keys(config: &Config) -> anyhow::Result<MasterKeys> {
+    let mut others: Vec<Arc<dyn KeyWrap>> = Vec::new();
+    for key in config.other_master_keys()? {
+        others.push(Arc::new(key));
+    }
+    for key in &config.keys.other_kms_keys {
+        others.push(service(config, key).await);
+    }
+    let newest: Arc<dyn KeyWrap> = match &config.keys.kms_key {
+        Some(key) => service(config, key).await,
+        None => match config.master_key()? {
+            Some(key) => Arc::new(key),
+            None => Arc::new(made_here(config)?),
+        },
     };
-    let others = config.other_master_keys()?.into_iter().map(|key| Arc::new(key) as Arc<dyn KeyWrap>);
-    Ok(MasterKeys::new(Arc::new(newest), others.collect()))
+    Ok(MasterKeys::new(newest, others))
+}
+
+/// A master key in a key service.
+async fn service(config: &Config, key: &KmsKeyArn) -> Arc<dyn KeyWrap> {
+    let defaults = KmsConfig::new(key.clone());
+    let config = KmsConfig {
+        endpoint: config.keys.kms_endpoint.clone(),
+        timeout: config.keys.kms_timeout.unwrap_or(defaults.timeout),
+        ..defaults
+    };
+    Arc::new(KmsKey::connect(config).await)
 }
 
 /// The key beside embedded data, made where there is none.
