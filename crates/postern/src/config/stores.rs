@@ -220,6 +220,7 @@ impl Default for Cache {
 /// `master-key` there, made at the first start.
 #[derive(Debug, Clone, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
+#[expect(clippy::struct_field_names, reason = "as operators write them")]
 pub(crate) struct Keys {
     /// The key.
     pub(crate) master_key: Option<Secret>,
