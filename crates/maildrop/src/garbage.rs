@@ -12,7 +12,6 @@ mod sweep;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::future::{Either, select};
-use time::OffsetDateTime;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
@@ -164,8 +163,7 @@ impl GarbageCollector {
         let looked = self.look(shard).await;
         self.delete(shard).await?;
         looked?;
-        let now = OffsetDateTime::now_utc();
-        while self.garbage.all_tenants_forget_packs(shard, now - YOUNG, PAGE).await? == u64::from(PAGE) {
+        while self.garbage.all_tenants_forget_packs(shard, YOUNG, PAGE).await? == u64::from(PAGE) {
             self.keep_task(shard).await?;
         }
         self.stats.set_oldest(shard, self.garbage.all_tenants_oldest_garbage(shard).await?);

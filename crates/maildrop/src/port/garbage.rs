@@ -69,16 +69,12 @@ pub trait Garbage: Send + Sync + std::fmt::Debug {
     /// The objects of these packs, which were condemned, are deleted.
     async fn note_deleted(&self, tenant: TenantId, packs: &[PackId]) -> Result<(), IndexError>;
 
-    /// Forgets up to `limit` packs that came before `before` and whose objects are deleted. Until then a repeated
-    /// delivery finds what became of the first. Gives how many.
-    async fn all_tenants_forget_packs(
-        &self,
-        shard: u8,
-        before: OffsetDateTime,
-        limit: u32,
-    ) -> Result<u64, IndexError>;
+    /// Forgets up to `limit` packs whose objects were deleted `age` ago at least, by the index's clock. Until then a
+    /// repeated delivery finds what became of the first. Gives how many.
+    async fn all_tenants_forget_packs(&self, shard: u8, age: Duration, limit: u32)
+    -> Result<u64, IndexError>;
 
-    /// Those of these packs that the index knows, and whose objects are not deleted.
+    /// Those of these packs that the index knows, and whose objects are not deleted, or that something points at.
     async fn known_packs(&self, tenant: TenantId, packs: &[PackId]) -> Result<Vec<PackId>, IndexError>;
 
     /// Up to `limit` sweeps for orphans that are under way or, where the last one is `pause` ago, due. They are of
