@@ -30,6 +30,7 @@ mod gc;
 mod guessing;
 mod identity;
 mod isolation;
+mod keys;
 mod lmtp;
 mod login;
 mod logs;

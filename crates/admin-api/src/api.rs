@@ -54,7 +54,7 @@ impl Api {
         after: serde_json::Value,
     ) -> Result<(), Problem> {
         let (at, after) = (self.now(), Some(after));
-        let note = Note { tenant: tenant.id, actor, at, action, target: target.as_str(), after };
+        let note = Note { tenant: Some(tenant.id), actor, at, action, target: target.as_str(), after };
         Ok(self.parts.records.note(&note).await?)
     }
 }

@@ -38,7 +38,7 @@ impl Fixture {
             state: State::Active,
             revision: 1,
             settings: TenantSettings { policy, ..TenantSettings::default() },
-            key: blob(dir.path(), KEY).await.new_tenant_key(id).unwrap(),
+            key: blob(dir.path(), KEY).await.new_tenant_key(id).await.unwrap(),
             created_at: at,
         };
         store.directory.create_tenant(&tenant, &actor).await.unwrap();

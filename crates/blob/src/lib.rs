@@ -33,7 +33,7 @@ mod zip;
 pub use blob_key::{BlobKey, BlobKeyError, BlobLayout};
 pub use cache::{BlockCache, CacheConfig, CacheStats};
 pub use disk::{DiskConfig, DiskStore};
-pub use keys::{KeyWrap, Keyring, MasterKey, MasterKeyError, TenantKey};
+pub use keys::{KeyWrap, Keyring, MasterKey, MasterKeyError, MasterKeys, TenantKey};
 pub use object::{LIST_PAGE, Listed, ObjectBody, ObjectPage, ObjectStore, Upload, collect};
 pub use packs::{Packs, PacksConfig};
 pub use s3::{ChecksumMode, S3Config, S3Store, StaticCredentials};

@@ -154,8 +154,8 @@ impl Packs {
 
 #[async_trait]
 impl BlobStore for Packs {
-    fn new_tenant_key(&self, tenant: TenantId) -> Result<SealedKey, BlobError> {
-        self.inner.keyring.generate(tenant)
+    async fn new_tenant_key(&self, tenant: TenantId) -> Result<SealedKey, BlobError> {
+        self.inner.keyring.generate(tenant).await
     }
 
     async fn seal_secret(

@@ -39,7 +39,7 @@ async fn serve(dir: &Path, drain: &Drain) -> std::path::PathBuf {
         state: State::Active,
         revision: 1,
         settings: TenantSettings::default(),
-        key: blob.new_tenant_key(tenant).unwrap(),
+        key: blob.new_tenant_key(tenant).await.unwrap(),
         created_at: at,
     };
     store.directory.create_tenant(&new, &actor).await.unwrap();

@@ -81,7 +81,7 @@ impl Node {
             state: State::Active,
             revision: 1,
             settings: TenantSettings { policy, ..TenantSettings::default() },
-            key: blob.new_tenant_key(tenant).unwrap(),
+            key: blob.new_tenant_key(tenant).await.unwrap(),
             created_at: at,
         };
         store.directory.create_tenant(&new, &actor()).await.unwrap();

@@ -34,7 +34,7 @@ async fn a_delivery_whose_turn_does_not_come_is_put_off() {
         state: State::Active,
         revision: 1,
         settings: TenantSettings::default(),
-        key: blob.new_tenant_key(tenant).unwrap(),
+        key: blob.new_tenant_key(tenant).await.unwrap(),
         created_at: at,
     };
     store.directory.create_tenant(&new, &actor).await.unwrap();

@@ -302,7 +302,7 @@ pub async fn make_pack() -> (Vec<u8>, Vec<u8>) {
     let store = Memory::default();
     let packs = over(&store);
     let (tenant, pack) = (TenantId::generate(), PackId::generate());
-    let sealed = packs.new_tenant_key(tenant).unwrap();
+    let sealed = packs.new_tenant_key(tenant).await.unwrap();
     let mut octets = PackHeader { tenant, pack }.to_octets().to_vec();
     let mut entries = Vec::new();
     for message in messages() {

@@ -17,7 +17,7 @@ mod words;
 
 use std::sync::Arc;
 
-use maildrop::port::{Bulletins, Checks, Directory, Failures, Garbage, Index, Manifests, Records};
+use maildrop::port::{Bulletins, Checks, Directory, Failures, Garbage, Index, KeyRows, Manifests, Records};
 
 pub use postgres::{Config as PostgresConfig, PoolStats, Postgres};
 pub use schema::{SCHEMA_VERSION, SchemaError};
@@ -42,9 +42,11 @@ pub struct Store {
     pub manifests: Arc<dyn Manifests>,
     /// What can be checked, and mended.
     pub checks: Arc<dyn Checks>,
+    /// Sealed keys.
+    pub keys: Arc<dyn KeyRows>,
 }
 
-impl<T: Index + Directory + Records + Bulletins + Failures + Garbage + Manifests + Checks + 'static>
+impl<T: Index + Directory + Records + Bulletins + Failures + Garbage + Manifests + Checks + KeyRows + 'static>
     From<Arc<T>> for Store
 {
     fn from(store: Arc<T>) -> Self {
@@ -56,7 +58,8 @@ impl<T: Index + Directory + Records + Bulletins + Failures + Garbage + Manifests
             failures: Arc::clone(&store) as Arc<dyn Failures>,
             garbage: Arc::clone(&store) as Arc<dyn Garbage>,
             manifests: Arc::clone(&store) as Arc<dyn Manifests>,
-            checks: store,
+            checks: Arc::clone(&store) as Arc<dyn Checks>,
+            keys: store,
         }
     }
 }

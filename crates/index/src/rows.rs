@@ -2,9 +2,9 @@
 
 use maildrop::{
     Address, AliasAddress, ApiKey, ApiKeyId, AppPassword, Certificate, CredentialId, Domain, DomainName,
-    LoginSettings, Mailbox, MailboxId, MailboxSettings, MessageInfo, Policy, Rules, SealedKey, Tenant,
-    TenantId, TenantLimits, TenantLogin, TenantName, TenantSettings, Uid, UniqueIdPrefix,
-    port::{AuditEntry, IndexError, KeptMore, SessionInfo, TenantDeletion},
+    LoginSettings, Mailbox, MailboxId, MailboxSettings, MasterKeyId, MessageInfo, Policy, Rules, SealedKey,
+    Tenant, TenantId, TenantLimits, TenantLogin, TenantName, TenantSettings, Uid, UniqueIdPrefix,
+    port::{AuditEntry, IndexError, KeptMore, KeyCount, SessionInfo, TenantDeletion},
 };
 use sqlx::{
     Decode, Postgres, Sqlite,
@@ -430,4 +430,14 @@ impl KeptRow {
             over: rows.iter().filter(|row| row.over).map(ids).collect(),
         }
     }
+}
+
+/// How many tenants are under which master key. A key that is none, which is one tenant's trouble, counts as that of no
+/// master key there is.
+pub(crate) fn key_counts(rows: Vec<(Vec<u8>, i64)>) -> Vec<KeyCount> {
+    let count = |(key, tenants): (Vec<u8>, i64)| KeyCount {
+        key: MasterKeyId::from_octets(key.try_into().unwrap_or_default()),
+        tenants: tenants as u64,
+    };
+    rows.into_iter().map(count).collect()
 }

@@ -6,6 +6,7 @@ mod checks;
 mod directory;
 mod failures;
 mod garbage;
+mod keys;
 mod locks;
 mod maildrops;
 mod manifests;

@@ -433,7 +433,8 @@ pub(crate) fn blob_outcome(tenant: TenantId, error: &BlobError) -> Outcome {
         BlobError::NotFound(_)
         | BlobError::Corrupt(_)
         | BlobError::Misconfigured(_)
-        | BlobError::WrongKey => {
+        | BlobError::WrongKey
+        | BlobError::NoMasterKey(_) => {
             error!(%tenant, %error, "message could not be stored");
             Outcome::Temporary
         }

@@ -242,7 +242,9 @@ impl GarbageCollector {
             return Ok(());
         };
         let Batch { entries, live, .. } = batch;
-        let rewritten = self.packs.rewrite(tenant, &of.key, entries).await?;
+        let into = PackId::generate();
+        self.garbage.begin_rewriting(tenant, into).await?;
+        let rewritten = self.packs.rewrite(tenant, &of.key, entries, into).await?;
         for (extent, what) in &rewritten.damaged {
             error!(%tenant, ?extent, what, "a stored message is damaged: its pack is left as it is");
         }

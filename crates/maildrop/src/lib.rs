@@ -24,12 +24,14 @@ mod id;
 mod listing;
 mod login;
 mod manifest;
+mod master_key;
 mod measure;
 mod message;
 mod open;
 mod policy;
 pub mod port;
 mod rebuild;
+mod rotation;
 mod scrub;
 mod tenant;
 mod throttle;
@@ -55,6 +57,7 @@ pub use login::{
     SecretSource, SecretText, TenantLogin,
 };
 pub use manifest::{ManifestConfig, ManifestStats, ManifestWriter};
+pub use master_key::MasterKeyId;
 pub use measure::{Measure, Measured};
 pub use message::{
     BulletinEnvelope, Digest, EntryEnvelope, Extent, Form, MessageInfo, MessageOctets, MessageRow, SealedKey,
@@ -69,6 +72,7 @@ pub use policy::{
 pub use rebuild::{
     Progress, ProgressSink, Rebuild, RebuildError, RebuildOptions, RebuildReport, TenantRebuild,
 };
+pub use rotation::{KeyStatus, MASTER_TENANT, Rotated, Rotation, RotationError};
 pub use scrub::{ScrubConfig, ScrubStats, Scrubber};
 pub use tenant::{
     Actor, Alias, AliasAddress, ApiKey, AppPassword, Certificate, Domain, LoginScope, Mailbox,

@@ -3,7 +3,8 @@
 //! A tenant's manifest is a sequence of *rounds*, each some objects of text: a full one, which has all of it, and those
 //! after it, which have what changed. What a later round says of a mailbox goes before what an earlier one does. When the
 //! rounds after a full one are as large as it, the next one is full, and those before it are deleted: so what is written
-//! is in proportion to what changed.
+//! is in proportion to what changed. When the tenant's sealed key was exchanged the next one is full, too: the old ones
+//! hold the old one.
 
 mod stats;
 mod text;
@@ -159,7 +160,7 @@ impl ManifestWriter {
             return Ok(());
         };
         let known = self.manifests.manifest_rounds(tenant).await?;
-        let full = is_full_due(&known);
+        let full = is_full_due(&known) || self.manifests.is_manifest_key_outdated(tenant).await?;
         if !self.knows_all(tenant, full).await? {
             return Ok(());
         }
@@ -168,7 +169,7 @@ impl ManifestWriter {
         let mut round =
             ManifestRound { round, id: Uuid::now_v7(), full, octets: 0, begun_at, finished: false };
         // Before anything of it is in the bucket: so that what is there and not known comes from another index.
-        self.manifests.begin_manifest(tenant, &round).await?;
+        self.manifests.begin_manifest(tenant, &round, &of.key).await?;
         let mut text = Writer::new(&*self.store, &*self.directory, tenant, &of.key, &round);
         // Packs first: what is known of them is then in the mailboxes that are read after it.
         let since = if full { None } else { known.iter().rfind(|round| round.finished).map(|r| r.begun_at) };

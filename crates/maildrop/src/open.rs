@@ -331,7 +331,8 @@ fn blob_failed(tenant: TenantId, mailbox: MailboxId, uid: Uid, error: &BlobError
         BlobError::Unavailable(_)
         | BlobError::Full(_)
         | BlobError::Misconfigured(_)
-        | BlobError::WrongKey => RetrieveError::Unavailable,
+        | BlobError::WrongKey
+        | BlobError::NoMasterKey(_) => RetrieveError::Unavailable,
     }
 }
 

@@ -8,6 +8,7 @@ mod directory;
 mod failures;
 mod garbage;
 mod index;
+mod keys;
 mod manifests;
 mod records;
 
@@ -30,6 +31,7 @@ pub use index::{
     CommitOutcome, Conflict, Index, IndexError, KeptMore, NewMessage, OpenOutcome, OpenRequest, Opened,
     PackedEntry, Pulse, REBUILD_TASK, RowOutcome, SessionInfo, Usage,
 };
+pub use keys::{ClusterSecret, KeyCount, KeyRows, MasterKeyring};
 pub use manifests::{
     FoundEntry, FoundMessage, MailboxRecord, ManifestPart, ManifestRound, ManifestStore, Manifests,
     MessageRecord, PackContents, Record, Restored, RestoredPack, RestoredRows,

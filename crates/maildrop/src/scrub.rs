@@ -236,7 +236,7 @@ impl Scrubber {
                 Ok(0)
             }
             // A deleted tenant's key, or another master key's: told where it matters.
-            Err(BlobError::WrongKey) => Ok(0),
+            Err(BlobError::WrongKey | BlobError::NoMasterKey(_)) => Ok(0),
             Err(error) => Err(error.into()),
         }
     }

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use frontend::ListenAddr;
 use index::{Postgres, Sqlite};
 
-use crate::{admin, config::Config, dev, fsck, pages, probe, rebuild, serve, wiring};
+use crate::{admin, config::Config, dev, fsck, keys, pages, probe, rebuild, serve, wiring};
 
 /// A multi-tenant POP3 gateway backed by object storage.
 #[derive(Debug, Parser)]
@@ -32,6 +32,8 @@ enum Command {
     Fsck(fsck::FsckArgs),
     /// Rebuild the index from the bucket and the keys, or complete one that was set back; nothing is deleted
     Rebuild(rebuild::RebuildArgs),
+    /// Make, look at and rotate master keys
+    Keys(keys::KeysArgs),
     /// Manage tenants, domains and mailboxes over the REST API
     Admin(admin::AdminArgs),
     /// Print the version
@@ -109,6 +111,7 @@ impl Cli {
                 let config = Config::load(&args.config)?;
                 runtime()?.block_on(rebuild::run(&config, &args))
             }
+            Command::Keys(args) => runtime()?.block_on(keys::run(&args)),
             Command::Admin(args) => runtime()?.block_on(admin::run(args)),
             Command::Pages(args) => pages::run(&args, <Self as clap::CommandFactory>::command()),
             Command::Version => {

@@ -125,11 +125,26 @@ impl Config {
             .transpose()
     }
 
+    /// Master keys that open only.
+    pub(crate) fn other_master_keys(&self) -> Result<Vec<blob::MasterKey>, ConfigError> {
+        let path = "keys.other_master_key_files";
+        let mut keys = Vec::new();
+        for file in &self.keys.other_master_key_files {
+            if let Some(text) = Secret::from_either(None, Some(file), path)? {
+                let key = blob::MasterKey::parse(text.expose())
+                    .map_err(|e| ConfigError::new(path, format!("{}: {e}", file.display())))?;
+                keys.push(key);
+            }
+        }
+        Ok(keys)
+    }
+
     /// Reads every file the configuration names, so that `check-config` finds what `serve` would.
     pub(crate) fn check_files(&self) -> Result<(), ConfigError> {
         self.index_url()?;
         self.admin_token()?;
         self.master_key()?;
+        self.other_master_keys()?;
         self.tls_identities(None)?;
         self.telemetry.headers()?;
         blob::BlobLayout::new(&self.blob.prefix).map_err(|e| ConfigError::new("blob.prefix", e))?;

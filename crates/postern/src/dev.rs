@@ -75,7 +75,7 @@ async fn populate(parts: &Parts, data: &Path) -> anyhow::Result<String> {
         Some(tenant) => tenant.id,
         None => {
             let id = TenantId::generate();
-            let key = parts.blob.new_tenant_key(id)?;
+            let key = parts.blob.new_tenant_key(id).await?;
             let tenant = Tenant {
                 id,
                 name,

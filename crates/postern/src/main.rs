@@ -7,6 +7,7 @@ mod dev;
 mod files;
 mod fsck;
 mod inherited;
+mod keys;
 mod logging;
 mod observed;
 mod pages;

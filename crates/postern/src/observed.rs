@@ -9,6 +9,7 @@ mod directory;
 mod failures;
 mod garbage;
 mod index;
+mod keys;
 mod manifests;
 mod objects;
 mod records;
@@ -34,6 +35,7 @@ pub(crate) use directory::ObservedDirectory;
 pub(crate) use failures::ObservedFailures;
 pub(crate) use garbage::garbage;
 pub(crate) use index::ObservedIndex;
+pub(crate) use keys::KeyGauges;
 pub(crate) use manifests::manifests;
 pub(crate) use objects::ObservedObjects;
 pub(crate) use records::ObservedRecords;
@@ -122,7 +124,7 @@ impl Word for BlobError {
             Self::Unavailable(_) => "unavailable",
             Self::Full(_) => "full",
             Self::Misconfigured(_) => "misconfigured",
-            Self::WrongKey => "wrong_key",
+            Self::WrongKey | Self::NoMasterKey(_) => "wrong_key",
         }
     }
 }

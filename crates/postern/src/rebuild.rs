@@ -72,7 +72,11 @@ async fn fits(store: &dyn ManifestStore) -> anyhow::Result<()> {
         after = Some(tenant);
         if let Some(part) = store.list_manifests(tenant).await?.last() {
             match store.read_manifest(tenant, part).await {
-                Err(BlobError::WrongKey) => return Err(RebuildError::WrongKey(tenant).into()),
+                Err(error @ (BlobError::WrongKey | BlobError::NoMasterKey(_))) => {
+                    return Err(
+                        anyhow::Error::from(RebuildError::WrongKey(tenant)).context(error.to_string())
+                    );
+                }
                 // Damage is told later.
                 Ok(_) | Err(BlobError::Corrupt(_) | BlobError::NotFound(_)) => return Ok(()),
                 Err(error) => return Err(error.into()),

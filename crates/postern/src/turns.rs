@@ -29,6 +29,7 @@ pub(crate) fn in_turn(store: &Store, turns: &FairGate) -> Store {
         garbage: Arc::clone(&store.garbage),
         manifests: Arc::clone(&store.manifests),
         checks: Arc::clone(&store.checks),
+        keys: Arc::clone(&store.keys),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Puts the rooms together: the only place that knows every crate.
 
+mod keys;
+
 use std::{path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
@@ -7,10 +9,9 @@ use auth::{
     Authenticator, Backends, BackendsConfig, Hasher, HasherConfig, Penalties, PenaltyConfig, Reach, Sealed,
     VerifiedCache,
 };
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use blob::{
-    BlobLayout, BlockCache, CacheConfig, ChecksumMode, DiskConfig, DiskStore, Keyring, MasterKey,
-    ObjectStore, Packs, PacksConfig, S3Config, S3Store,
+    BlobLayout, BlockCache, CacheConfig, ChecksumMode, DiskConfig, DiskStore, Keyring, ObjectStore, Packs,
+    PacksConfig, S3Config, S3Store,
     weather::{BreakerConfig, HedgeConfig, ShelterConfig, Watch, shelter},
 };
 use frontend::{Sessions, Tenancy, TicketSecret};
@@ -18,7 +19,7 @@ use index::{PoolStats, Postgres, PostgresConfig, Sqlite, Store};
 use maildrop::{
     Bulletins, Deliveries, FairGate, GarbageStats, GatherConfig, Maildrops, ManifestStats, NodeId, Pace,
     Pacer, Releaser, ScrubStats, TenantCache, Throttle, TrafficLog,
-    port::{BlobError, BlobStore, ManifestStore, PackStore},
+    port::{BlobError, BlobStore, ClusterSecret, ManifestStore, PackStore},
 };
 use prometheus::{IntGauge, Opts, Registry, process_collector::ProcessCollector};
 
@@ -26,18 +27,24 @@ use crate::{
     config::{BlobKind, Checksum, Config},
     files,
     observed::{
-        self, ObservedBlobStore, ObservedBulletins, ObservedDirectory, ObservedFailures, ObservedIndex,
-        ObservedObjects, ObservedRecords, ObservedWeather,
+        self, KeyGauges, ObservedBlobStore, ObservedBulletins, ObservedDirectory, ObservedFailures,
+        ObservedIndex, ObservedObjects, ObservedRecords, ObservedWeather,
     },
     turns::in_turn,
 };
 
-/// The master key is not the one this index was started with.
+/// None of the master keys is the one this index is used with.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "keys.master_key_file: this is not the master key this index was first used with; nothing sealed with the other one could be read"
+    "keys.master_key_file: this is not the master key this index is used with; nothing sealed with the other one could be read. \
+     Given: {given}; tenants' keys are under: {used}"
 )]
-pub(crate) struct WrongKey;
+pub(crate) struct WrongKey {
+    /// Ids of those that are given.
+    given: String,
+    /// Ids of those that are in use.
+    used: String,
+}
 
 /// Where the index is.
 pub(crate) enum IndexPlace {
@@ -99,6 +106,10 @@ pub(crate) struct Parts {
     pub(crate) tenancy: Tenancy,
     /// What session tickets are sealed by.
     pub(crate) ticket_secret: TicketSecret,
+    /// The master keys.
+    pub(crate) keyring: Keyring,
+    /// What is under which.
+    pub(crate) key_gauges: Arc<KeyGauges>,
     /// Pace tenants for as long as they are kept.
     _pacers: [Pacer; 2],
 }
@@ -119,20 +130,23 @@ impl Parts {
             garbage: store.garbage,
             manifests: store.manifests,
             checks: store.checks,
+            keys: store.keys,
         };
-        let master_key = master_key(config)?;
-        let (check, decoy_key) = (master_key.check_value(), master_key.decoy_key());
-        let ticket_secret = TicketSecret::new(master_key.ticket_secret());
-        if store.index.key_check(&check).await? != check {
-            return Err(WrongKey.into());
-        }
-        let (blob, packs, objects, cache) = blob_store(config, master_key, &registry).await?;
+        let master_keys = keys::master_keys(config)?;
+        let expected = keys::expected(&store, &master_keys).await?;
+        keys::look(&store, &master_keys).await?;
+        let decoy_key = keys::cluster_secret(&store, &master_keys, &expected, ClusterSecret::Decoys).await?;
+        let tickets = keys::cluster_secret(&store, &master_keys, &expected, ClusterSecret::Tickets).await?;
+        let ticket_secret = TicketSecret::new(tickets);
+        let keyring = Keyring::of(master_keys);
+        let (blob, packs, objects, cache) = blob_store(config, keyring.clone(), &registry).await?;
         let manifest_stats = Arc::new(ManifestStats::default());
         observed::manifests(&registry, &manifest_stats)?;
         let scrub = Arc::new(ScrubStats::default());
         observed::scrub(&registry, &scrub)?;
         let garbage = Arc::new(GarbageStats::default());
         observed::garbage(&registry, &garbage)?;
+        let key_gauges = KeyGauges::register(&registry)?;
         let tenants = TenantCache::new(Arc::clone(&store.directory));
         let of_scrub = tenants.clone();
         let node = NodeId::generate();
@@ -244,6 +258,8 @@ impl Parts {
             garbage,
             cache,
             hasher,
+            keyring,
+            key_gauges,
         })
     }
 }
@@ -252,6 +268,14 @@ impl Parts {
 pub(crate) struct Vault {
     pub(crate) store: Store,
     pub(crate) packs: Arc<Packs>,
+}
+
+/// The index and the master keys by themselves.
+pub(crate) async fn open_keys(config: &Config) -> anyhow::Result<(Store, Keyring)> {
+    let (store, _) = open_index(config).await?;
+    let master_keys = keys::master_keys(config)?;
+    keys::expected(&store, &master_keys).await?;
+    Ok((store, Keyring::of(master_keys)))
 }
 
 impl Vault {
@@ -263,17 +287,14 @@ impl Vault {
     {
         let (store, _) = open_index(config).await?;
         let registry = Registry::new();
-        let master_key = master_key(config)?;
-        let check = master_key.check_value();
+        let master_keys = keys::master_keys(config)?;
         let objects = Box::pin(object_store(config, &registry)).await.context("open the blob store")?;
         let layout = BlobLayout::new(&config.blob.prefix)?;
-        let keyring = Keyring::new(Arc::new(master_key));
+        let keyring = Keyring::of(master_keys.clone());
         let packs = Arc::new(Packs::new(objects, keyring, layout, PacksConfig::default()));
         packs.ready().await.context("open the blob store")?;
         fits(Arc::clone(&packs)).await?;
-        if store.index.key_check(&check).await? != check {
-            return Err(WrongKey.into());
-        }
+        keys::expected(&store, &master_keys).await?;
         Ok(Self { store, packs })
     }
 }
@@ -305,21 +326,6 @@ fn default_work() -> usize {
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(2, usize::from)
-}
-
-fn master_key(config: &Config) -> anyhow::Result<MasterKey> {
-    if let Some(key) = config.master_key()? {
-        return Ok(key);
-    }
-    // `Config::check` lets this be only where everything is on this machine.
-    files::private_dir(&config.node.data_dir)?;
-    let path = config.node.data_dir.join("master-key");
-    let text = files::secret_file(&path, || {
-        let mut key = [0; 32];
-        files::fill_random(&mut key)?;
-        Ok(format!("{}\n", STANDARD.encode(key)))
-    })?;
-    MasterKey::parse(&text).with_context(|| path.display().to_string())
 }
 
 /// A registry with what there is to say of every process.
@@ -375,7 +381,7 @@ fn queues(
 
 async fn blob_store(
     config: &Config,
-    master_key: MasterKey,
+    keyring: Keyring,
     registry: &Registry,
 ) -> anyhow::Result<(Arc<dyn BlobStore>, Arc<Packs>, Arc<dyn ObjectStore>, Option<BlockCache>)> {
     let objects = Box::pin(object_store(config, registry)).await.context("open the blob store")?;
@@ -383,7 +389,7 @@ async fn blob_store(
     let layout = BlobLayout::new(&config.blob.prefix)?;
     let packs = Packs::new(
         Arc::clone(&objects),
-        Keyring::new(Arc::new(master_key)),
+        keyring,
         layout,
         PacksConfig {
             solo_octets: config.pack.solo_octets,

@@ -75,6 +75,11 @@
 {{- end }}
 {{- if include "postern.masterKeyRef" .root }}
 {{- $_ := set $config.keys "master_key_file" "/etc/postern/secrets/master-key/value" }}
+{{- if $v.masterKey.otherSecretKeys }}
+{{- $others := list }}
+{{- range $i, $key := $v.masterKey.otherSecretKeys }}{{ $others = append $others (printf "/etc/postern/secrets/master-key/other-%d" $i) }}{{ end }}
+{{- $_ := set $config.keys "other_master_key_files" $others }}
+{{- end }}
 {{- end }}
 {{- $_ := set $config.pack "spool_dir" "/var/lib/postern/spool" }}
 {{- if $v.scratch.cacheSize }}

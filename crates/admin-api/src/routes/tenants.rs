@@ -59,7 +59,7 @@ pub(super) async fn create(
     let name = TenantName::try_from(body.name.as_str()).map_err(|error| Problem::invalid("name", error))?;
     let settings = body.settings()?;
     let id = TenantId::generate();
-    let key = api.blob.new_tenant_key(id)?;
+    let key = api.blob.new_tenant_key(id).await?;
     let created_at = api.now();
     let tenant = Tenant { id, name, state: TenantState::Active, revision: 1, settings, key, created_at };
     api.directory.create_tenant(&tenant, &actor).await?;

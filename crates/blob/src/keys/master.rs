@@ -8,7 +8,10 @@ use aws_lc_rs::{
     hkdf::{HKDF_SHA256, Prk},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
-use maildrop::{SealedKey, TenantId, port::BlobError};
+use maildrop::{
+    MasterKeyId, SealedKey, TenantId,
+    port::{BlobError, ClusterSecret},
+};
 use zeroize::Zeroizing;
 
 use super::{KeyWrap, TenantKey, tenant::KEY_OCTETS};
@@ -49,21 +52,11 @@ impl MasterKey {
         Self::from_octets(octets).ok_or(MasterKeyError)
     }
 
-    /// A value that tells this key from others and says nothing of the key: the index remembers it, so that
-    /// a node started with another key notices before it seals anything.
-    pub fn check_value(&self) -> [u8; 32] {
-        self.check
-    }
-
-    /// What unknown names are answered with in place of what an account has: the same on every node, and not to be
-    /// foreseen by others.
-    pub fn decoy_key(&self) -> [u8; 32] {
-        self.decoy
-    }
-
-    /// What keys of TLS session tickets are derived from: the same on every node.
-    pub fn ticket_secret(&self) -> [u8; 32] {
-        self.tickets
+    /// A new key, as its base64 text.
+    pub fn generate() -> Result<Zeroizing<String>, BlobError> {
+        let mut octets = Zeroizing::new([0; 32]);
+        aws_lc_rs::rand::fill(octets.as_mut_slice()).map_err(|_| no_randomness())?;
+        Ok(Zeroizing::new(BASE64_STANDARD.encode(octets.as_slice())))
     }
 
     /// Each use has a key of its own, so that what is published (check value, id) has no bearing on what
@@ -98,7 +91,22 @@ impl MasterKey {
 
 #[async_trait]
 impl KeyWrap for MasterKey {
-    fn seal(&self, tenant: TenantId, key: &TenantKey) -> Result<SealedKey, BlobError> {
+    fn id(&self) -> MasterKeyId {
+        MasterKeyId::from_octets(self.id)
+    }
+
+    fn check_value(&self) -> [u8; 32] {
+        self.check
+    }
+
+    fn cluster_secret(&self, secret: ClusterSecret) -> Option<TenantKey> {
+        Some(TenantKey::from_octets(match secret {
+            ClusterSecret::Decoys => self.decoy,
+            ClusterSecret::Tickets => self.tickets,
+        }))
+    }
+
+    async fn seal(&self, tenant: TenantId, key: &TenantKey) -> Result<SealedKey, BlobError> {
         // A random nonce is safe for 2^32 keys under one master key: tenants, not messages.
         let mut nonce = [0; NONCE_LEN];
         aws_lc_rs::rand::fill(&mut nonce).map_err(|_| no_randomness())?;
@@ -124,8 +132,8 @@ impl KeyWrap for MasterKey {
             .map_err(|_| BlobError::WrongKey)?;
         let mut plain = Zeroizing::new(octets[SEALED_AT..].to_vec());
         // A key of another master key has another id, which is part of what is authenticated.
-        if octets[..NONCE_AT] != self.head() {
-            return Err(BlobError::WrongKey);
+        if let Some(id) = sealed.master_key().filter(|id| *id != self.id()) {
+            return Err(BlobError::NoMasterKey(id));
         }
         let opened =
             self.seal.open_in_place(nonce, self.aad(tenant), &mut plain).map_err(|_| BlobError::WrongKey)?;

@@ -29,7 +29,12 @@ impl TenantKey {
         Ok(Self(octets))
     }
 
-    pub(super) fn octets(&self) -> &[u8; KEY_OCTETS] {
+    pub(super) fn from_octets(octets: [u8; KEY_OCTETS]) -> Self {
+        Self(Zeroizing::new(octets))
+    }
+
+    /// The key itself.
+    pub fn octets(&self) -> &[u8; KEY_OCTETS] {
         &self.0
     }
 

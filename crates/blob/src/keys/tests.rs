@@ -35,9 +35,10 @@ fn the_check_value_is_pinned() {
 async fn a_sealed_key_opens_for_its_tenant_and_master_key_only() {
     let (tenant, other) = (TenantId::generate(), TenantId::generate());
     let key = TenantKey::fixed(9);
-    let sealed = master(7).seal(tenant, &key).unwrap();
+    let sealed = master(7).seal(tenant, &key).await.unwrap();
     assert_eq!(master(7).open(tenant, &sealed).await.unwrap().octets(), key.octets());
-    assert!(matches!(master(8).open(tenant, &sealed).await, Err(BlobError::WrongKey)));
+    let other_key = master(8).open(tenant, &sealed).await;
+    assert!(matches!(other_key, Err(BlobError::NoMasterKey(id)) if id == master(7).id()));
     assert!(matches!(master(7).open(other, &sealed).await, Err(BlobError::WrongKey)));
     for i in 0..sealed.0.len() {
         let mut flipped = sealed.clone();
@@ -64,8 +65,16 @@ struct Counting(MasterKey, std::sync::atomic::AtomicU32);
 
 #[async_trait]
 impl KeyWrap for Counting {
-    fn seal(&self, tenant: TenantId, key: &TenantKey) -> Result<SealedKey, BlobError> {
-        self.0.seal(tenant, key)
+    fn id(&self) -> MasterKeyId {
+        self.0.id()
+    }
+
+    fn check_value(&self) -> [u8; 32] {
+        self.0.check_value()
+    }
+
+    async fn seal(&self, tenant: TenantId, key: &TenantKey) -> Result<SealedKey, BlobError> {
+        self.0.seal(tenant, key).await
     }
 
     async fn open(&self, tenant: TenantId, sealed: &SealedKey) -> Result<TenantKey, BlobError> {
@@ -79,12 +88,39 @@ async fn an_open_key_is_remembered_for_its_tenant_alone() {
     let wrap = Arc::new(Counting(master(7), 0.into()));
     let keyring = Keyring::new(Arc::clone(&wrap) as Arc<dyn KeyWrap>);
     let tenant = TenantId::generate();
-    let sealed = keyring.generate(tenant).unwrap();
+    let sealed = keyring.generate(tenant).await.unwrap();
     for _ in 0..3 {
         keyring.open(tenant, &sealed).await.unwrap();
     }
     assert_eq!(wrap.1.load(std::sync::atomic::Ordering::Relaxed), 1);
     assert!(matches!(keyring.open(TenantId::generate(), &sealed).await, Err(BlobError::WrongKey)));
+}
+
+/// The key in use is the one that a sealed key names, whichever is the newest.
+#[tokio::test]
+async fn a_ring_opens_with_each_and_seals_with_the_newest() {
+    let ring = |newest: u8, others: &[u8]| {
+        let others = others.iter().map(|octet| Arc::new(master(*octet)) as Arc<dyn KeyWrap>).collect();
+        Keyring::of(MasterKeys::new(Arc::new(master(newest)), others))
+    };
+    let (old, both, new) = (ring(7, &[]), ring(8, &[7, 8, 7]), ring(8, &[]));
+    assert_eq!(both.opens(), [master(8).id(), master(7).id()]);
+    let tenant = TenantId::generate();
+    let sealed = old.generate(tenant).await.unwrap();
+    let key = both.open(tenant, &sealed).await.unwrap();
+    assert!(
+        matches!(new.open(tenant, &sealed).await, Err(BlobError::NoMasterKey(id)) if id == master(7).id())
+    );
+    let resealed = both.reseal(tenant, &sealed).await.unwrap();
+    assert_eq!(resealed.master_key(), Some(master(8).id()));
+    for ring in [&both, &new] {
+        assert_eq!(ring.open(tenant, &resealed).await.unwrap().octets(), key.octets());
+    }
+    assert!(matches!(old.open(tenant, &resealed).await, Err(BlobError::NoMasterKey(_))));
+    let another = TenantId::generate();
+    assert!(matches!(both.reseal(another, &sealed).await, Err(BlobError::WrongKey)));
+    let shown = BlobError::NoMasterKey(master(7).id()).to_string();
+    assert!(shown.contains(&master(7).id().to_string()), "{shown}");
 }
 
 #[test]

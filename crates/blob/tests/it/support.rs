@@ -16,7 +16,7 @@ use blob::{
     PacksConfig, TenantKey, Upload,
 };
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use maildrop::{
     EntryEnvelope, Extent, MailboxId, Measure, Measured, SealedKey, StoredEntry, TenantId,
     port::{BlobError, BlobStore, BodyStream, Read},
@@ -200,7 +200,7 @@ impl House {
     pub(crate) fn with(store: impl ObjectStore + 'static, config: PacksConfig) -> Self {
         let (packs, layout) = (Self::packs_on(store, config), BlobLayout::new("test/").unwrap());
         let tenant = TenantId::generate();
-        let key = packs.new_tenant_key(tenant).unwrap();
+        let key = packs.new_tenant_key(tenant).now_or_never().unwrap().unwrap();
         Self { packs, layout, tenant, key }
     }
 
@@ -213,7 +213,7 @@ impl House {
     /// A second tenant on the same packs.
     pub(crate) fn neighbour(&self) -> Self {
         let tenant = TenantId::generate();
-        let key = self.packs.new_tenant_key(tenant).unwrap();
+        let key = self.packs.new_tenant_key(tenant).now_or_never().unwrap().unwrap();
         Self { packs: self.packs.clone(), layout: self.layout.clone(), tenant, key }
     }
 

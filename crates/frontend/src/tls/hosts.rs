@@ -243,7 +243,7 @@ mod tests {
             state: State::Active,
             revision: 1,
             settings: TenantSettings::default(),
-            key: blob.new_tenant_key(id).unwrap(),
+            key: blob.new_tenant_key(id).await.unwrap(),
             created_at: at,
         };
         directory.create_tenant(&tenant, &actor).await.unwrap();

@@ -44,7 +44,7 @@ pub(super) async fn authenticator(dir: &Path) -> Authenticator {
         state: State::Active,
         revision: 1,
         settings: TenantSettings { policy, ..TenantSettings::default() },
-        key: blob.new_tenant_key(id).unwrap(),
+        key: blob.new_tenant_key(id).await.unwrap(),
         created_at: at,
     };
     store.directory.create_tenant(&tenant, &actor).await.unwrap();

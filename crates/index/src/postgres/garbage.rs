@@ -126,6 +126,26 @@ impl Garbage for Postgres {
         .await
     }
 
+    async fn begin_rewriting(&self, tenant: TenantId, pack: PackId) -> Result<(), IndexError> {
+        self.repeatable(|| async {
+            let mut tx = self.scoped(tenant).await?;
+            // Full rounds of manifests take what is older for known.
+            sqlx::query(
+                "DELETE FROM rewritings WHERE tenant_id = $1 AND begun_at < now() - interval '3 days'",
+            )
+            .bind(tenant.as_uuid())
+            .execute(&mut *tx)
+            .await?;
+            sqlx::query("INSERT INTO rewritings (tenant_id, pack_id) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+                .bind(tenant.as_uuid())
+                .bind(pack.as_uuid())
+                .execute(&mut *tx)
+                .await?;
+            tx.commit().await
+        })
+        .await
+    }
+
     async fn retarget(
         &self,
         tenant: TenantId,

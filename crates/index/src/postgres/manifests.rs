@@ -44,7 +44,11 @@ impl Manifests for Postgres {
                         AND (EXISTS (SELECT FROM mailboxes b WHERE b.tenant_id = t.tenant_id AND b.manifest_due)
                              OR EXISTS (SELECT FROM manifest_notes n WHERE n.tenant_id = t.tenant_id)
                              OR NOT EXISTS (SELECT FROM manifest_rounds r
-                                             WHERE r.tenant_id = t.tenant_id AND r.is_full AND r.finished))
+                                             WHERE r.tenant_id = t.tenant_id AND r.is_full AND r.finished)
+                     OR EXISTS (SELECT FROM manifest_rounds r
+                                 WHERE r.tenant_id = t.tenant_id AND r.key_changes <> coalesce(
+                                       (SELECT changes FROM tenant_key_changes k
+                                         WHERE k.tenant_id = t.tenant_id), 0)))
                       ORDER BY t.tenant_id LIMIT $2",
                 )
                 .bind(after.map_or(Uuid::nil(), |tenant| tenant.as_uuid()))
@@ -79,14 +83,23 @@ impl Manifests for Postgres {
         Ok(rows.into_iter().map(round).collect())
     }
 
-    async fn begin_manifest(&self, tenant: TenantId, round: &ManifestRound) -> Result<(), IndexError> {
+    async fn begin_manifest(
+        &self,
+        tenant: TenantId,
+        round: &ManifestRound,
+        key: &SealedKey,
+    ) -> Result<(), IndexError> {
         let noted = self
             .repeatable(|| async {
                 let mut tx = self.scoped(tenant).await?;
                 // Repeated, it finds itself there.
                 let noted = sqlx::query(
-                    "INSERT INTO manifest_rounds AS r (tenant_id, round, round_id, is_full, octets, begun_at)
-                     VALUES ($1, $2, $3, $4, $5, $6)
+                    "INSERT INTO manifest_rounds AS r
+                            (tenant_id, round, round_id, is_full, octets, begun_at, key_changes)
+                     VALUES ($1, $2, $3, $4, $5, $6,
+                             CASE WHEN (SELECT data_key FROM tenants WHERE tenant_id = $1) = $7
+                                  THEN coalesce((SELECT changes FROM tenant_key_changes WHERE tenant_id = $1), 0)
+                                  ELSE -1 END)
                          ON CONFLICT (tenant_id, round) DO UPDATE SET octets = excluded.octets
                       WHERE r.round_id = excluded.round_id",
                 )
@@ -96,6 +109,7 @@ impl Manifests for Postgres {
                 .bind(round.full)
                 .bind(round.octets as i64)
                 .bind(round.begun_at)
+                .bind(&key.0)
                 .execute(&mut *tx)
                 .await?;
                 tx.commit().await?;
@@ -103,6 +117,21 @@ impl Manifests for Postgres {
             })
             .await?;
         if noted == 0 { Err(corrupt("another node has begun this round")) } else { Ok(()) }
+    }
+
+    async fn is_manifest_key_outdated(&self, tenant: TenantId) -> Result<bool, IndexError> {
+        self.repeatable(|| async {
+            let mut tx = self.scoped(tenant).await?;
+            sqlx::query_scalar(
+                "SELECT EXISTS (SELECT FROM manifest_rounds r
+                                 WHERE r.tenant_id = $1 AND r.key_changes <> coalesce(
+                                       (SELECT changes FROM tenant_key_changes WHERE tenant_id = $1), 0))",
+            )
+            .bind(tenant.as_uuid())
+            .fetch_one(&mut *tx)
+            .await
+        })
+        .await
     }
 
     async fn finish_manifest(
@@ -193,6 +222,8 @@ impl Manifests for Postgres {
                 let mut tx = self.scoped(tenant).await?;
                 sqlx::query_scalar(
                     "SELECT pack_id FROM packs WHERE tenant_id = $1 AND pack_id > $2 AND created_at >= $3
+                      UNION
+                     SELECT pack_id FROM rewritings WHERE tenant_id = $1 AND pack_id > $2 AND begun_at >= $3
                       ORDER BY pack_id LIMIT $4",
                 )
                 .bind(tenant.as_uuid())

@@ -58,9 +58,12 @@ impl Records for Postgres {
 
     async fn note(&self, note: &Note<'_>) -> Result<(), IndexError> {
         self.once(|| async {
-            let mut tx = self.scoped(note.tenant).await?;
+            let mut tx = match note.tenant {
+                Some(tenant) => self.scoped(tenant).await?,
+                None => self.unscoped().await?,
+            };
             Audit {
-                tenant: Some(note.tenant),
+                tenant: note.tenant,
                 actor: note.actor,
                 at: note.at,
                 action: note.action,

@@ -80,6 +80,29 @@ impl Garbage for Sqlite {
         Ok(())
     }
 
+    async fn begin_rewriting(&self, tenant: TenantId, pack: PackId) -> Result<(), IndexError> {
+        let now = OffsetDateTime::now_utc();
+        let run = async {
+            let mut tx = self.writer.begin().await?;
+            // Full rounds of manifests take what is older for known.
+            sqlx::query("DELETE FROM rewritings WHERE tenant_id = ? AND begun_at < ?")
+                .bind(tenant.as_uuid())
+                .bind(micros(now - Duration::from_hours(72)))
+                .execute(&mut *tx)
+                .await?;
+            sqlx::query(
+                "INSERT INTO rewritings (tenant_id, pack_id, begun_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            )
+            .bind(tenant.as_uuid())
+            .bind(pack.as_uuid())
+            .bind(micros(now))
+            .execute(&mut *tx)
+            .await?;
+            tx.commit().await
+        };
+        run.await.map_err(index_error)
+    }
+
     async fn retarget(
         &self,
         tenant: TenantId,

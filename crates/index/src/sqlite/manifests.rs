@@ -42,7 +42,11 @@ impl Manifests for Sqlite {
                 AND (EXISTS (SELECT 1 FROM mailboxes b WHERE b.tenant_id = t.tenant_id AND b.manifest_due)
                      OR EXISTS (SELECT 1 FROM manifest_notes n WHERE n.tenant_id = t.tenant_id)
                      OR NOT EXISTS (SELECT 1 FROM manifest_rounds r
-                                     WHERE r.tenant_id = t.tenant_id AND r.is_full AND r.finished))
+                                     WHERE r.tenant_id = t.tenant_id AND r.is_full AND r.finished)
+                     OR EXISTS (SELECT 1 FROM manifest_rounds r
+                                 WHERE r.tenant_id = t.tenant_id AND r.key_changes <> coalesce(
+                                       (SELECT changes FROM tenant_key_changes k
+                                         WHERE k.tenant_id = t.tenant_id), 0)))
               ORDER BY t.tenant_id LIMIT ?",
         )
         .bind(after.map_or(Uuid::nil(), |tenant| tenant.as_uuid()))
@@ -69,8 +73,40 @@ impl Manifests for Sqlite {
         rows.into_iter().map(round).collect()
     }
 
-    async fn begin_manifest(&self, tenant: TenantId, round: &ManifestRound) -> Result<(), IndexError> {
-        self.note_rounds(tenant, std::slice::from_ref(round)).await.map_err(index_error)
+    async fn begin_manifest(
+        &self,
+        tenant: TenantId,
+        round: &ManifestRound,
+        key: &SealedKey,
+    ) -> Result<(), IndexError> {
+        self.note_rounds(tenant, std::slice::from_ref(round)).await.map_err(index_error)?;
+        // Until it says so it counts as being under the first key, which is never too new.
+        sqlx::query(
+            "UPDATE manifest_rounds SET key_changes =
+                    iif((SELECT data_key FROM tenants WHERE tenant_id = ?1) = ?4,
+                        coalesce((SELECT changes FROM tenant_key_changes WHERE tenant_id = ?1), 0), -1)
+              WHERE tenant_id = ?1 AND round = ?2 AND round_id = ?3",
+        )
+        .bind(tenant.as_uuid())
+        .bind(round.round as i64)
+        .bind(round.id)
+        .bind(&key.0)
+        .execute(&self.writer)
+        .await
+        .map_err(index_error)?;
+        Ok(())
+    }
+
+    async fn is_manifest_key_outdated(&self, tenant: TenantId) -> Result<bool, IndexError> {
+        sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM manifest_rounds r
+                             WHERE r.tenant_id = ?1 AND r.key_changes <> coalesce(
+                                   (SELECT changes FROM tenant_key_changes WHERE tenant_id = ?1), 0))",
+        )
+        .bind(tenant.as_uuid())
+        .fetch_one(&self.reader)
+        .await
+        .map_err(index_error)
     }
 
     async fn finish_manifest(
@@ -132,8 +168,10 @@ impl Manifests for Sqlite {
         limit: u32,
     ) -> Result<Vec<PackId>, IndexError> {
         let packs: Vec<Uuid> = sqlx::query_scalar(
-            "SELECT pack_id FROM packs WHERE tenant_id = ? AND pack_id > ? AND created_at >= ?
-              ORDER BY pack_id LIMIT ?",
+            "SELECT pack_id FROM packs WHERE tenant_id = ?1 AND pack_id > ?2 AND created_at >= ?3
+              UNION
+             SELECT pack_id FROM rewritings WHERE tenant_id = ?1 AND pack_id > ?2 AND begun_at >= ?3
+              ORDER BY pack_id LIMIT ?4",
         )
         .bind(tenant.as_uuid())
         .bind(after.as_uuid())

@@ -57,7 +57,7 @@ impl Records for Sqlite {
         let Note { tenant, actor, at, action, target, after } = note;
         let run = async {
             let mut connection = self.writer.acquire().await?;
-            let audit = Audit { tenant: Some(*tenant), actor, at: *at, action, target };
+            let audit = Audit { tenant: *tenant, actor, at: *at, action, target };
             audit.write(&mut connection, NOTHING, after.as_ref()).await
         };
         run.await.map_err(index_error)

@@ -33,7 +33,7 @@ fn away<T>() -> Result<T, BlobError> {
 
 #[async_trait]
 impl BlobStore for Away {
-    fn new_tenant_key(&self, _: TenantId) -> Result<SealedKey, BlobError> {
+    async fn new_tenant_key(&self, _: TenantId) -> Result<SealedKey, BlobError> {
         away()
     }
 

@@ -20,6 +20,7 @@ mod failures;
 mod fixture;
 mod garbage;
 mod housekeeping;
+mod keys;
 mod locks;
 mod manifests;
 mod postgres_only;
@@ -133,6 +134,10 @@ contract! {
     garbage::sweeps_are_due_once_a_day,
     checks::wrong_counters_are_found_and_mended,
     checks::packs_and_what_points_at_them_are_told,
+    keys::sealed_keys_are_exchanged_once,
+    keys::cluster_secrets_are_kept,
+    keys::nodes_say_what_they_open,
+    keys::manifests_follow_the_key,
     manifests::what_changed_is_due_until_it_is_written,
     manifests::what_was_written_is_put_back,
     manifests::what_an_index_that_was_set_back_gave_away_gets_new_uids,

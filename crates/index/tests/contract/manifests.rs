@@ -16,8 +16,12 @@ fn round(round: u64, full: bool) -> ManifestRound {
     ManifestRound { round, id, full, octets: 0, begun_at: OffsetDateTime::UNIX_EPOCH, finished: false }
 }
 
-async fn is_due(store: &Store, tenant: TenantId) -> bool {
+pub(crate) async fn is_due(store: &Store, tenant: TenantId) -> bool {
     store.manifests.all_tenants_manifests_due(None, 100).await.unwrap().contains(&tenant)
+}
+
+pub(crate) async fn key_of(store: &Store, tenant: TenantId) -> SealedKey {
+    store.directory.tenant(tenant).await.unwrap().unwrap().key
 }
 
 async fn due(store: &Store, tenant: TenantId) -> Vec<MailboxId> {
@@ -25,10 +29,10 @@ async fn due(store: &Store, tenant: TenantId) -> Vec<MailboxId> {
 }
 
 /// Writes down that all of it was written.
-async fn save(store: &Store, tenant: TenantId, number: u64, full: bool) {
+pub(crate) async fn save(store: &Store, tenant: TenantId, number: u64, full: bool) {
     let manifests = &store.manifests;
     let begun = round(number, full);
-    manifests.begin_manifest(tenant, &begun).await.unwrap();
+    manifests.begin_manifest(tenant, &begun, &key_of(store, tenant).await).await.unwrap();
     let notes: Vec<i64> =
         manifests.manifest_notes(tenant, 1000).await.unwrap().into_iter().map(|(note, _)| note).collect();
     let mailboxes = manifests.manifest_mailboxes(tenant, full, None, 1000).await.unwrap();
@@ -57,7 +61,7 @@ pub(crate) async fn what_changed_is_due_until_it_is_written(backend: &Backend) {
     let record = store.manifests.mailbox_records(one, &[a]).await.unwrap().remove(0);
     deliver(store, one, a, 100).await;
     let stale = ManifestRound { finished: true, ..round(2, false) };
-    store.manifests.begin_manifest(one, &stale).await.unwrap();
+    store.manifests.begin_manifest(one, &stale, &key_of(store, one).await).await.unwrap();
     store.manifests.finish_manifest(one, &stale, &[(a, record.changes)], &[]).await.unwrap();
     assert_eq!(due(store, one).await, [a]);
     save(store, one, 3, false).await;

@@ -38,7 +38,7 @@ pub(crate) async fn the_audit_log_says_before_and_after(backend: &Backend) {
     let text = serde_json::to_string(&entries).unwrap();
     assert!(!text.contains("$hash$") && !text.contains("data_key"), "{text}");
     let note = Note {
-        tenant: two,
+        tenant: Some(two),
         actor: &actor(),
         at: AT,
         action: "message.read",

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use futures_util::Stream;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::{Digest, EntryEnvelope, Extent, FairGate, Measured, SealedKey, StoredEntry, TenantId};
+use crate::{
+    Digest, EntryEnvelope, Extent, FairGate, MasterKeyId, Measured, SealedKey, StoredEntry, TenantId,
+};
 
 /// A message's octets, chunk by chunk, in bounded memory. It ends after an error.
 pub type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, BlobError>> + Send>>;
@@ -16,7 +18,7 @@ pub type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, BlobError>> + Send
 #[async_trait]
 pub trait BlobStore: Send + Sync + std::fmt::Debug {
     /// Makes a data key for a new tenant, sealed under the master key.
-    fn new_tenant_key(&self, tenant: TenantId) -> Result<SealedKey, BlobError>;
+    async fn new_tenant_key(&self, tenant: TenantId) -> Result<SealedKey, BlobError>;
 
     /// Seals a secret of the tenant under its data key. `purpose` is bound to it: what was sealed for one
     /// purpose does not open for another.
@@ -201,6 +203,9 @@ pub enum BlobError {
     /// The tenant's data key cannot be opened: wrong master key.
     #[error("data key cannot be opened with this master key")]
     WrongKey,
+    /// The tenant's data key is sealed under a master key that is not among this node's.
+    #[error("data key is sealed under master key {0}, which this node does not have")]
+    NoMasterKey(MasterKeyId),
 }
 
 impl BlobError {
@@ -212,7 +217,8 @@ impl BlobError {
             | Self::Corrupt(_)
             | Self::Full(_)
             | Self::Misconfigured(_)
-            | Self::WrongKey => false,
+            | Self::WrongKey
+            | Self::NoMasterKey(_) => false,
         }
     }
 }

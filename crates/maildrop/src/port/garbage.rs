@@ -46,6 +46,10 @@ pub trait Garbage: Send + Sync + std::fmt::Debug {
     /// A pack that was looked at, and of which `live_octets` are left, is no longer due before it has more garbage.
     async fn settle(&self, tenant: TenantId, pack: PackId, live_octets: u64) -> Result<(), IndexError>;
 
+    /// Notes that live entries, which were read before, are about to be copied into a new pack: where nothing comes of it,
+    /// manifests tell that what lies there is known.
+    async fn begin_rewriting(&self, tenant: TenantId, pack: PackId) -> Result<(), IndexError>;
+
     /// All that points at entries that were copied into the pack `to` points at their copies from now on: one
     /// transaction, which waits for nobody. Copies that nothing points at are garbage of the new pack; old packs that
     /// nothing points at any longer are dead, the others stay due. Where the tenant is gone, nothing is done; a new pack
@@ -183,7 +187,7 @@ pub struct Held {
 /// Objects of packs: rewritten, deleted, listed.
 #[async_trait]
 pub trait PackStore: Send + Sync + std::fmt::Debug {
-    /// Copies entries of `tenant` as they are into one new pack, in the order of mailboxes and uids, each after it was
+    /// Copies entries of `tenant` as they are into one new pack, `into`, in the order of mailboxes and uids, each after it was
     /// opened and its message found to be the one of its digest. Of a pack with a damaged entry none is copied. When
     /// this returns, the copies are durable. All of the entries are in memory meanwhile, twice.
     async fn rewrite(
@@ -191,6 +195,7 @@ pub trait PackStore: Send + Sync + std::fmt::Debug {
         tenant: TenantId,
         key: &SealedKey,
         entries: Vec<LiveEntry>,
+        into: PackId,
     ) -> Result<Rewritten, BlobError>;
 
     /// Deletes packs. One that is not there is as good as deleted.

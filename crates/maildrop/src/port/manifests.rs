@@ -149,9 +149,18 @@ pub trait Manifests: Send + Sync + std::fmt::Debug {
     /// The rounds that are known, in their order.
     async fn manifest_rounds(&self, tenant: TenantId) -> Result<Vec<ManifestRound>, IndexError>;
 
-    /// Notes that a round is begun, before anything of it is written. It is refused where another node has begun one of
-    /// this number.
-    async fn begin_manifest(&self, tenant: TenantId, round: &ManifestRound) -> Result<(), IndexError>;
+    /// Notes that a round is begun, before anything of it is written, and under which sealed key it will
+    /// be. It is refused where another node has begun one of this number.
+    async fn begin_manifest(
+        &self,
+        tenant: TenantId,
+        round: &ManifestRound,
+        key: &SealedKey,
+    ) -> Result<(), IndexError>;
+
+    /// Whether any known round holds another sealed key than the tenant has now: then all is to be written anew, so that
+    /// the master key that sealed the other is no longer needed.
+    async fn is_manifest_key_outdated(&self, tenant: TenantId) -> Result<bool, IndexError>;
 
     /// Notes that a round is over: these mailboxes, where they have not changed since, and these notes are no longer
     /// due. Behind a full one, those before it are forgotten; one that was forgotten is refused.

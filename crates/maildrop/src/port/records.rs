@@ -91,8 +91,8 @@ pub struct AuditEntry {
 /// An entry to be written to the audit log.
 #[derive(Clone, Debug)]
 pub struct Note<'a> {
-    /// The tenant it is in.
-    pub tenant: TenantId,
+    /// The tenant it is in, if any.
+    pub tenant: Option<TenantId>,
     /// Who.
     pub actor: &'a Actor,
     /// When.

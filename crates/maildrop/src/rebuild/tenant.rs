@@ -142,7 +142,9 @@ impl Rebuild {
     /// The tenant's key and its record, from the first object of a round.
     async fn head(&self, tenant: TenantId, round: &Round) -> Result<(SealedKey, Record), RebuildError> {
         let (key, text) = match self.store.read_manifest(tenant, &round.parts[0]).await {
-            Err(BlobError::WrongKey) => return Err(RebuildError::WrongKey(tenant)),
+            Err(BlobError::WrongKey | BlobError::NoMasterKey(_)) => {
+                return Err(RebuildError::WrongKey(tenant));
+            }
             other => other?,
         };
         for line in lines(&text) {
@@ -268,7 +270,7 @@ impl Rebuild {
                 work.report.damaged(what);
                 Ok(None)
             }
-            Err(BlobError::WrongKey) => Err(RebuildError::WrongKey(work.tenant)),
+            Err(BlobError::WrongKey | BlobError::NoMasterKey(_)) => Err(RebuildError::WrongKey(work.tenant)),
             Err(error) => Err(error.into()),
         }
     }

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
-use super::types::{Secret, duration, optional_duration, optional_text, text};
+use super::types::{Secret, duration, list, optional_duration, optional_text, text};
 
 /// The mailbox index.
 #[derive(Debug, Clone, Deserialize)]
@@ -225,4 +225,8 @@ pub(crate) struct Keys {
     pub(crate) master_key: Option<Secret>,
     /// A file that holds it.
     pub(crate) master_key_file: Option<PathBuf>,
+    /// Files that hold other master keys, which open what they sealed and seal nothing: one that is to be the next, or was
+    /// the last. Default: none.
+    #[serde(deserialize_with = "list")]
+    pub(crate) other_master_key_files: Vec<PathBuf>,
 }

@@ -34,10 +34,8 @@ impl ObservedBlobStore {
 
 #[async_trait]
 impl BlobStore for ObservedBlobStore {
-    fn new_tenant_key(&self, tenant: TenantId) -> Result<SealedKey, BlobError> {
-        let key = self.blob.new_tenant_key(tenant);
-        self.observer.count("new_tenant_key", key.as_ref().map_or_else(Word::word, |_| "ok"));
-        key
+    async fn new_tenant_key(&self, tenant: TenantId) -> Result<SealedKey, BlobError> {
+        self.observer.observe("new_tenant_key", self.blob.new_tenant_key(tenant)).await
     }
 
     async fn seal_secret(

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use frontend::{Metrics, Tenancy};
-use maildrop::{GarbageCollector, Housekeeping, ManifestWriter, Scrubber};
+use maildrop::{GarbageCollector, Housekeeping, ManifestWriter, Scrubber, port::MasterKeyring as _};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
@@ -21,6 +21,9 @@ const TRAFFIC_INTERVAL: Duration = Duration::from_secs(10);
 /// do; none that somebody is at takes a day.
 const LEFTOVERS_INTERVAL: Duration = Duration::from_hours(6);
 const LEFTOVERS_AGE: time::Duration = time::Duration::DAY;
+
+/// Rounds of the worker between two counts of what is under which master key: 10 min by default.
+const KEYS_ROUNDS: u32 = 10;
 
 /// Pause after a heartbeat that failed.
 const HEARTBEAT_RETRY: Duration = Duration::from_secs(1);
@@ -102,6 +105,7 @@ impl Node {
                 }
             }
         });
+        self.spawn_key_gauges();
         let housekeeping = Housekeeping {
             directory: Arc::clone(&self.parts.store.directory),
             index: Arc::clone(&self.parts.store.index),
@@ -144,6 +148,23 @@ impl Node {
             stats: Arc::clone(&self.parts.scrub),
         };
         self.admin_tasks.spawn(scrubber.run(self.admin_end.clone().cancelled_owned()));
+    }
+
+    /// Counts now and then what is under which master key. Each worker does: each may have another newest one.
+    fn spawn_key_gauges(&self) {
+        let (gauges, rows) = (Arc::clone(&self.parts.key_gauges), Arc::clone(&self.parts.store.keys));
+        let (newest, interval) = (self.parts.keyring.newest(), self.config.worker.interval * KEYS_ROUNDS);
+        let end = self.admin_end.clone();
+        self.admin_tasks.spawn(async move {
+            loop {
+                if let Err(error) = gauges.count(&*rows, newest).await {
+                    warn!(%error, "what is under which master key could not be counted");
+                }
+                if tokio::time::timeout(interval, end.cancelled()).await.is_ok() {
+                    return;
+                }
+            }
+        });
     }
 
     pub(super) fn spawn_heartbeat(&self, name: String, ttl: Duration) -> tokio::task::JoinHandle<()> {

@@ -20,7 +20,7 @@ impl Records for InTurn<dyn Records> {
     }
 
     async fn note(&self, note: &Note<'_>) -> Result<(), IndexError> {
-        let _turn = self.turns.take(Some(note.tenant)).await?;
+        let _turn = self.turns.take(note.tenant).await?;
         self.inner.note(note).await
     }
 

@@ -161,8 +161,10 @@ impl Sqlite {
                 "DELETE FROM api_keys WHERE tenant_id = ?",
                 "DELETE FROM domains WHERE tenant_id = ?",
                 "DELETE FROM manifest_rounds WHERE tenant_id = ?",
+                "DELETE FROM tenant_key_changes WHERE tenant_id = ?",
                 "DELETE FROM message_quarantine WHERE tenant_id = ?",
                 "DELETE FROM manifest_notes WHERE tenant_id = ?",
+                "DELETE FROM rewritings WHERE tenant_id = ?",
                 "DELETE FROM tenants WHERE tenant_id = ? AND state = 'deleting'",
             ] {
                 sqlx::query(statement).bind(tenant.as_uuid()).execute(&mut *tx).await?;
