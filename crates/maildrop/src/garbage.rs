@@ -12,7 +12,6 @@ mod sweep;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::future::{Either, select};
-use time::OffsetDateTime;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
@@ -164,8 +163,7 @@ impl GarbageCollector {
         let looked = self.look(shard).await;
         self.delete(shard).await?;
         looked?;
-        let now = OffsetDateTime::now_utc();
-        while self.garbage.all_tenants_forget_packs(shard, now - YOUNG, PAGE).await? == u64::from(PAGE) {
+        while self.garbage.all_tenants_forget_packs(shard, YOUNG, PAGE).await? == u64::from(PAGE) {
             self.keep_task(shard).await?;
         }
         self.stats.set_oldest(shard, self.garbage.all_tenants_oldest_garbage(shard).await?);
@@ -244,7 +242,9 @@ impl GarbageCollector {
             return Ok(());
         };
         let Batch { entries, live, .. } = batch;
-        let rewritten = self.packs.rewrite(tenant, &of.key, entries).await?;
+        let into = PackId::generate();
+        self.garbage.begin_rewriting(tenant, into).await?;
+        let rewritten = self.packs.rewrite(tenant, &of.key, entries, into).await?;
         for (extent, what) in &rewritten.damaged {
             error!(%tenant, ?extent, what, "a stored message is damaged: its pack is left as it is");
         }

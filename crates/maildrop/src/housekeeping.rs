@@ -320,6 +320,7 @@ impl Housekeeping {
     /// Rows first, so that nothing points at the objects; then the objects; the name last.
     async fn delete_tenant(&self, deletion: TenantDeletion) -> Result<(), BrokenOff> {
         let tenant = deletion.tenant;
+        let now = OffsetDateTime::now_utc();
         // Manifests are the first of its objects, and hold its data key, sealed: they go before anything else.
         let mut objects = self.blob.purge(tenant).await?;
         loop {
@@ -339,7 +340,6 @@ impl Housekeeping {
             self.directory.continue_tenant_deletion(tenant, STEP, objects).await?;
             self.keep_task().await?;
         }
-        let now = OffsetDateTime::now_utc();
         if deletion.begun_at + self.config.deletion_grace <= now {
             // What came while it was going on.
             let left = self.directory.continue_tenant_deletion(tenant, STEP, 0).await?;

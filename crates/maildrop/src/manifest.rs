@@ -170,7 +170,7 @@ impl ManifestWriter {
             ManifestRound { round, id: Uuid::now_v7(), full, octets: 0, begun_at, finished: false };
         // Before anything of it is in the bucket: so that what is there and not known comes from another index.
         self.manifests.begin_manifest(tenant, &round, &of.key).await?;
-        let mut text = Writer::new(&*self.store, tenant, &of.key, &round);
+        let mut text = Writer::new(&*self.store, &*self.directory, tenant, &of.key, &round);
         // Packs first: what is known of them is then in the mailboxes that are read after it.
         let since = if full { None } else { known.iter().rfind(|round| round.finished).map(|r| r.begun_at) };
         self.packs(tenant, begun_at, since, &mut text).await?;

@@ -26,6 +26,8 @@ const TASK: &str = "scrub";
 const TTL: Duration = Duration::from_mins(10);
 /// Packs read from the index in one go.
 const PAGE: u32 = 100;
+/// Readings of a pack before it is stepped over.
+const TRIES: u32 = 3;
 /// Pause where there is nothing to read, or something failed.
 const PAUSE: Duration = Duration::from_mins(1);
 
@@ -104,6 +106,15 @@ pub struct Scrubber {
     pub stats: Arc<ScrubStats>,
 }
 
+/// How a page ended.
+enum Page {
+    Read,
+    /// There are no more packs.
+    End,
+    /// Another node does it.
+    NotOurs,
+}
+
 /// Why it was broken off.
 #[derive(Debug, thiserror::Error)]
 enum BrokenOff {
@@ -128,13 +139,15 @@ impl Scrubber {
         let nil = uuid::Uuid::nil();
         let begin = (TenantId::from_uuid(nil), PackId::from_uuid(nil));
         let mut at = self.somewhere(begin).await.unwrap_or(begin);
+        let mut failures = 0;
         loop {
-            match self.page(at).await {
-                Ok(Some(last)) => at = last,
-                Ok(None) => {
+            match self.page(&mut at, &mut failures).await {
+                Ok(Page::Read) => {}
+                Ok(Page::End) => {
                     at = begin;
                     tokio::time::sleep(PAUSE).await;
                 }
+                Ok(Page::NotOurs) => tokio::time::sleep(PAUSE).await,
                 Err(error) => {
                     warn!(
                         error = &error as &dyn std::error::Error,
@@ -160,24 +173,39 @@ impl Scrubber {
         Ok((tenant, PackId::first(0, between(time(tenant), other))))
     }
 
-    /// Where it went to; none at the end, or where another node does it.
-    async fn page(&self, at: (TenantId, PackId)) -> Result<Option<(TenantId, PackId)>, BrokenOff> {
+    /// Goes on from `at`, pack by pack. One that cannot be read is tried again, and stepped over after some times: it
+    /// must not keep all behind it from being read.
+    async fn page(&self, at: &mut (TenantId, PackId), failures: &mut u32) -> Result<Page, BrokenOff> {
         if !self.index.take_task(TASK, self.node, TTL).await? {
-            return Ok(None);
+            return Ok(Page::NotOurs);
         }
-        let page = self.checks.all_tenants_packs(at, PAGE).await?;
+        let page = self.checks.all_tenants_packs(*at, PAGE).await?;
         for (tenant, pack) in &page {
-            let octets = self.pack(*tenant, *pack).await?;
+            let octets = match self.pack(*tenant, *pack).await {
+                Ok(octets) => octets,
+                Err(error) => {
+                    *failures += 1;
+                    if *failures >= TRIES {
+                        warn!(%tenant, %pack, "a pack could not be scrubbed, and is left for the next time");
+                        *failures = 0;
+                        *at = (*tenant, *pack);
+                    }
+                    return Err(error);
+                }
+            };
+            *failures = 0;
+            *at = (*tenant, *pack);
             let seconds = octets as f64 / self.config.octets_per_second as f64;
             tokio::time::sleep(Duration::from_secs_f64(seconds.min(TTL.as_secs_f64() / 2.0))).await;
             if !self.index.take_task(TASK, self.node, TTL).await? {
-                return Ok(None);
+                return Ok(Page::NotOurs);
             }
         }
         if page.is_empty() {
             self.stats.rounds.fetch_add(1, Relaxed);
+            return Ok(Page::End);
         }
-        Ok(page.last().copied())
+        Ok(Page::Read)
     }
 
     /// Gives how many octets were read.

@@ -83,22 +83,11 @@ impl ManifestStore for Packs {
         tenant: TenantId,
         part: &ManifestPart,
     ) -> Result<(SealedKey, Vec<u8>), BlobError> {
-        let inner = &self.inner;
-        let name = inner.layout.manifest(tenant, part);
-        let octets = self.whole(&name).await?;
-        let (head, sealed) = ManifestHead::parse(&octets).map_err(|what| corrupt(&name, what.0))?;
-        if head.tenant != tenant || head.part != *part {
-            return Err(corrupt(&name, "manifest says it is another one"));
+        match self.try_read_manifest(tenant, part).await {
+            // It may have been damaged on its way: what is stored is judged by a second reading.
+            Err(BlobError::Corrupt(_) | BlobError::WrongKey) => self.try_read_manifest(tenant, part).await,
+            read => read,
         }
-        let packed = inner.keyring.open_secret(tenant, &head.key, &purpose(part), sealed).await;
-        let packed = packed.map_err(|error| match error {
-            BlobError::Corrupt(_) => corrupt(&name, "manifest does not open with the tenant's key"),
-            other => other,
-        })?;
-        let octets = head.text_octets as usize;
-        let text = if packed.len() == octets { Some(packed) } else { zip::expand(&packed, octets) };
-        let text = text.ok_or_else(|| corrupt(&name, "manifest does not expand"))?;
-        Ok((head.key, text))
     }
 
     async fn delete_manifests(&self, tenant: TenantId, parts: &[ManifestPart]) -> Result<(), BlobError> {
@@ -131,6 +120,44 @@ impl ManifestStore for Packs {
         key: &SealedKey,
         pack: PackId,
     ) -> Result<PackContents, BlobError> {
+        match self.try_scan_pack(tenant, key, pack).await {
+            Ok(contents) if contents.damage.is_empty() => Ok(contents),
+            Ok(_) | Err(BlobError::Corrupt(_)) => self.try_scan_pack(tenant, key, pack).await,
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Packs {
+    async fn try_read_manifest(
+        &self,
+        tenant: TenantId,
+        part: &ManifestPart,
+    ) -> Result<(SealedKey, Vec<u8>), BlobError> {
+        let inner = &self.inner;
+        let name = inner.layout.manifest(tenant, part);
+        let octets = self.whole(&name).await?;
+        let (head, sealed) = ManifestHead::parse(&octets).map_err(|what| corrupt(&name, what.0))?;
+        if head.tenant != tenant || head.part != *part {
+            return Err(corrupt(&name, "manifest says it is another one"));
+        }
+        let packed = inner.keyring.open_secret(tenant, &head.key, &purpose(part), sealed).await;
+        let packed = packed.map_err(|error| match error {
+            BlobError::Corrupt(_) => corrupt(&name, "manifest does not open with the tenant's key"),
+            other => other,
+        })?;
+        let octets = head.text_octets as usize;
+        let text = if packed.len() == octets { Some(packed) } else { zip::expand(&packed, octets) };
+        let text = text.ok_or_else(|| corrupt(&name, "manifest does not expand"))?;
+        Ok((head.key, text))
+    }
+
+    async fn try_scan_pack(
+        &self,
+        tenant: TenantId,
+        key: &SealedKey,
+        pack: PackId,
+    ) -> Result<PackContents, BlobError> {
         let mut contents = PackContents::default();
         self.scan(tenant, key, pack, |item| match item {
             ScanItem::Entry(entry) => {
@@ -149,9 +176,7 @@ impl ManifestStore for Packs {
         .await?;
         Ok(contents)
     }
-}
 
-impl Packs {
     /// A whole object of a manifest.
     async fn whole(&self, name: &BlobKey) -> Result<Bytes, BlobError> {
         let Some(octets) = self.inner.store.size(name).await? else {

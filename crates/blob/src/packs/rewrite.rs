@@ -33,6 +33,7 @@ impl PackStore for Packs {
         tenant: TenantId,
         key: &SealedKey,
         mut entries: Vec<LiveEntry>,
+        pack: PackId,
     ) -> Result<Rewritten, BlobError> {
         let key = self.inner.keyring.open(tenant, key).await?;
         let mut rewritten = Rewritten::default();
@@ -83,7 +84,7 @@ impl PackStore for Packs {
             return Ok(rewritten);
         }
         read.sort_by_key(|(entry, _)| (entry.mailbox, entry.uid, entry.extent.pack, entry.extent.offset));
-        let (pack, octets) = (PackId::generate(), read.iter().map(|(_, sealed)| sealed.len()).sum());
+        let octets = read.iter().map(|(_, sealed)| sealed.len()).sum();
         let mut builder = PackBuilder::new(tenant, pack, read.len(), octets);
         for (entry, sealed) in &read {
             rewritten.moved.push(MovedEntry { from: entry.extent, to: builder.push(sealed).offset });

@@ -46,7 +46,7 @@ async fn what_is_left_of_packs_is_put_together_by_mailbox() {
     let (one, two) = (pack_of(&house, &first).await, pack_of(&house, &second).await);
     // In whatever order they are named.
     let live = vec![two[4], one[3], two[0], one[1]];
-    let rewritten = house.packs.rewrite(house.tenant, &house.key, live).await.unwrap();
+    let rewritten = house.packs.rewrite(house.tenant, &house.key, live, PackId::generate()).await.unwrap();
     let pack = rewritten.pack.unwrap();
     assert!(rewritten.damaged.is_empty());
     assert_eq!(pack.entries, 4);
@@ -114,7 +114,8 @@ async fn a_damaged_entry_keeps_its_pack_and_no_other() {
         let mut octets = whole.to_vec();
         octets[at as usize] ^= 1;
         store.replace(&key, octets);
-        let rewritten = house.packs.rewrite(house.tenant, &house.key, live()).await.unwrap();
+        let rewritten =
+            house.packs.rewrite(house.tenant, &house.key, live(), PackId::generate()).await.unwrap();
         assert_eq!(rewritten.damaged.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [damaged_at]);
         assert!(rewritten.moved.iter().all(|moved| moved.from.pack == two[0].extent.pack));
         assert_eq!(rewritten.moved.len(), 3);
@@ -123,15 +124,16 @@ async fn a_damaged_entry_keeps_its_pack_and_no_other() {
     store.replace(&key, whole.to_vec());
     let mut wrong = live();
     wrong[0].digest = one[0].digest;
-    let rewritten = house.packs.rewrite(house.tenant, &house.key, wrong).await.unwrap();
+    let rewritten = house.packs.rewrite(house.tenant, &house.key, wrong, PackId::generate()).await.unwrap();
     assert_eq!((rewritten.damaged.len(), rewritten.moved.len()), (1, 3));
     // An object that is cut short, or gone.
     store.replace(&key, whole.slice(..whole.len() / 2));
-    let rewritten = house.packs.rewrite(house.tenant, &house.key, live()).await.unwrap();
+    let rewritten = house.packs.rewrite(house.tenant, &house.key, live(), PackId::generate()).await.unwrap();
     assert!(!rewritten.damaged.is_empty());
     assert_eq!(rewritten.moved.len(), 3);
     house.packs.delete_packs(house.tenant, &[one[0].extent.pack]).await.unwrap();
-    let rewritten = house.packs.rewrite(house.tenant, &house.key, one[1..].to_vec()).await.unwrap();
+    let rewritten =
+        house.packs.rewrite(house.tenant, &house.key, one[1..].to_vec(), PackId::generate()).await.unwrap();
     assert_eq!((rewritten.damaged.len(), rewritten.pack), (4, None));
 }
 
@@ -142,7 +144,8 @@ async fn what_was_damaged_on_its_way_is_read_again() {
     let messages = messages(1);
     let live = pack_of(&house, &messages).await;
     store.wrong.store(1, Ordering::Relaxed);
-    let rewritten = house.packs.rewrite(house.tenant, &house.key, live.clone()).await.unwrap();
+    let rewritten =
+        house.packs.rewrite(house.tenant, &house.key, live.clone(), PackId::generate()).await.unwrap();
     assert_eq!((rewritten.damaged.len(), rewritten.moved.len()), (0, live.len()));
     let pack = rewritten.pack.unwrap().pack;
     for (moved, message) in rewritten.moved.iter().zip(&messages) {
@@ -156,7 +159,11 @@ async fn another_tenants_entries_are_not_copied() {
     let house = House::new(MemoryStore::default());
     let live = pack_of(&house, &messages(1)).await;
     let neighbour = house.neighbour();
-    let rewritten = neighbour.packs.rewrite(neighbour.tenant, &neighbour.key, live.clone()).await.unwrap();
+    let rewritten = neighbour
+        .packs
+        .rewrite(neighbour.tenant, &neighbour.key, live.clone(), PackId::generate())
+        .await
+        .unwrap();
     assert_eq!((rewritten.pack, rewritten.damaged.len()), (None, 5), "they are not where its own lie");
     let page =
         neighbour.packs.list_packs(neighbour.tenant, Some(PackId::first(0, OffsetDateTime::UNIX_EPOCH)));
@@ -169,6 +176,6 @@ async fn a_store_that_is_away_is_no_damage() {
     let house = House::new(store.clone());
     let live = pack_of(&house, &messages(1)).await;
     store.failing.store(1000, Ordering::Relaxed);
-    let error = house.packs.rewrite(house.tenant, &house.key, live).await.unwrap_err();
+    let error = house.packs.rewrite(house.tenant, &house.key, live, PackId::generate()).await.unwrap_err();
     assert!(error.is_retryable(), "{error}");
 }

@@ -126,6 +126,26 @@ impl Garbage for Postgres {
         .await
     }
 
+    async fn begin_rewriting(&self, tenant: TenantId, pack: PackId) -> Result<(), IndexError> {
+        self.repeatable(|| async {
+            let mut tx = self.scoped(tenant).await?;
+            // Full rounds of manifests take what is older for known.
+            sqlx::query(
+                "DELETE FROM rewritings WHERE tenant_id = $1 AND begun_at < now() - interval '3 days'",
+            )
+            .bind(tenant.as_uuid())
+            .execute(&mut *tx)
+            .await?;
+            sqlx::query("INSERT INTO rewritings (tenant_id, pack_id) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+                .bind(tenant.as_uuid())
+                .bind(pack.as_uuid())
+                .execute(&mut *tx)
+                .await?;
+            tx.commit().await
+        })
+        .await
+    }
+
     async fn retarget(
         &self,
         tenant: TenantId,
@@ -183,7 +203,7 @@ impl Garbage for Postgres {
     async fn all_tenants_forget_packs(
         &self,
         shard: u8,
-        before: OffsetDateTime,
+        age: Duration,
         limit: u32,
     ) -> Result<u64, IndexError> {
         let gone: i64 = self
@@ -191,7 +211,7 @@ impl Garbage for Postgres {
                 sqlx::query_scalar(
                     "WITH old AS (
                          SELECT tenant_id, pack_id FROM garbage_packs
-                          WHERE shard = $1 AND deleted_at < $2 ORDER BY deleted_at LIMIT $3
+                          WHERE shard = $1 AND deleted_at <= now() - make_interval(secs => $2) ORDER BY deleted_at LIMIT $3
                      ), packs_gone AS (
                          DELETE FROM packs p USING old o
                           WHERE p.tenant_id = o.tenant_id AND p.pack_id = o.pack_id
@@ -206,7 +226,7 @@ impl Garbage for Postgres {
                      SELECT count(*) FROM gone",
                 )
                 .bind(i16::from(shard))
-                .bind(before)
+                .bind(age.as_secs_f64())
                 .bind(i64::from(limit))
                 .fetch_one(&self.pool)
             })
@@ -219,13 +239,15 @@ impl Garbage for Postgres {
         let known: Vec<Uuid> = self
             .repeatable(|| async {
                 let mut tx = self.scoped(tenant).await?;
-                sqlx::query_scalar(
-                    "SELECT p.pack_id FROM packs p
-                      WHERE p.tenant_id = $1 AND p.pack_id = ANY ($2)
+                sqlx::query_scalar(concat!(
+                    "SELECT f.pack_id FROM unnest($2) AS f (pack_id)
+                      WHERE EXISTS (SELECT FROM packs p WHERE p.tenant_id = $1 AND p.pack_id = f.pack_id)
                         AND NOT EXISTS (SELECT FROM garbage_packs g
-                                         WHERE g.tenant_id = p.tenant_id AND g.pack_id = p.pack_id
-                                           AND g.deleted_at IS NOT NULL)",
-                )
+                                         WHERE g.tenant_id = $1 AND g.pack_id = f.pack_id
+                                           AND g.deleted_at IS NOT NULL)
+                         OR ",
+                    reachable!("$1", "f.pack_id"),
+                ))
                 .bind(tenant.as_uuid())
                 .bind(&packs)
                 .fetch_all(&mut *tx)

@@ -94,12 +94,12 @@ impl Manifests for Postgres {
                 let mut tx = self.scoped(tenant).await?;
                 // Repeated, it finds itself there.
                 let noted = sqlx::query(
-                    "INSERT INTO manifest_rounds AS r (tenant_id, round, round_id, is_full, octets, begun_at,
-                                                       key_changes)
-                     SELECT $1, $2, $3, $4, $5, $6,
-                            CASE WHEN t.data_key = $7 THEN coalesce(k.changes, 0) ELSE -1 END
-                       FROM tenants t LEFT JOIN tenant_key_changes k ON k.tenant_id = t.tenant_id
-                      WHERE t.tenant_id = $1
+                    "INSERT INTO manifest_rounds AS r
+                            (tenant_id, round, round_id, is_full, octets, begun_at, key_changes)
+                     VALUES ($1, $2, $3, $4, $5, $6,
+                             CASE WHEN (SELECT data_key FROM tenants WHERE tenant_id = $1) = $7
+                                  THEN coalesce((SELECT changes FROM tenant_key_changes WHERE tenant_id = $1), 0)
+                                  ELSE -1 END)
                          ON CONFLICT (tenant_id, round) DO UPDATE SET octets = excluded.octets
                       WHERE r.round_id = excluded.round_id",
                 )
@@ -222,6 +222,8 @@ impl Manifests for Postgres {
                 let mut tx = self.scoped(tenant).await?;
                 sqlx::query_scalar(
                     "SELECT pack_id FROM packs WHERE tenant_id = $1 AND pack_id > $2 AND created_at >= $3
+                      UNION
+                     SELECT pack_id FROM rewritings WHERE tenant_id = $1 AND pack_id > $2 AND begun_at >= $3
                       ORDER BY pack_id LIMIT $4",
                 )
                 .bind(tenant.as_uuid())

@@ -80,6 +80,29 @@ impl Garbage for Sqlite {
         Ok(())
     }
 
+    async fn begin_rewriting(&self, tenant: TenantId, pack: PackId) -> Result<(), IndexError> {
+        let now = OffsetDateTime::now_utc();
+        let run = async {
+            let mut tx = self.writer.begin().await?;
+            // Full rounds of manifests take what is older for known.
+            sqlx::query("DELETE FROM rewritings WHERE tenant_id = ? AND begun_at < ?")
+                .bind(tenant.as_uuid())
+                .bind(micros(now - Duration::from_hours(72)))
+                .execute(&mut *tx)
+                .await?;
+            sqlx::query(
+                "INSERT INTO rewritings (tenant_id, pack_id, begun_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            )
+            .bind(tenant.as_uuid())
+            .bind(pack.as_uuid())
+            .bind(micros(now))
+            .execute(&mut *tx)
+            .await?;
+            tx.commit().await
+        };
+        run.await.map_err(index_error)
+    }
+
     async fn retarget(
         &self,
         tenant: TenantId,
@@ -120,26 +143,28 @@ impl Garbage for Sqlite {
     async fn all_tenants_forget_packs(
         &self,
         shard: u8,
-        before: OffsetDateTime,
+        age: Duration,
         limit: u32,
     ) -> Result<u64, IndexError> {
+        let before = OffsetDateTime::now_utc() - age;
         self.forget_packs(shard, before, limit).await.map_err(index_error)
     }
 
     async fn known_packs(&self, tenant: TenantId, packs: &[PackId]) -> Result<Vec<PackId>, IndexError> {
         let mut known = Vec::new();
         for pack in packs {
-            let found: Option<i64> = sqlx::query_scalar(
-                "SELECT 1 FROM packs p WHERE p.tenant_id = ?1 AND p.pack_id = ?2
+            let found: bool = sqlx::query_scalar(concat!(
+                "SELECT EXISTS (SELECT 1 FROM packs p WHERE p.tenant_id = ?1 AND p.pack_id = ?2
                     AND NOT EXISTS (SELECT 1 FROM garbage_packs g WHERE g.tenant_id = ?1 AND g.pack_id = ?2
-                                       AND g.deleted_at IS NOT NULL)",
-            )
+                                       AND g.deleted_at IS NOT NULL)) OR ",
+                reachable!("?1", "?2"),
+            ))
             .bind(tenant.as_uuid())
             .bind(pack.as_uuid())
-            .fetch_optional(&self.reader)
+            .fetch_one(&self.reader)
             .await
             .map_err(index_error)?;
-            known.extend(found.map(|_| *pack));
+            known.extend(found.then_some(*pack));
         }
         Ok(known)
     }
@@ -313,7 +338,7 @@ impl Sqlite {
     async fn forget_packs(&self, shard: u8, before: OffsetDateTime, limit: u32) -> Result<u64, sqlx::Error> {
         let mut tx = self.writer.begin().await?;
         let old: Vec<(Uuid, Uuid)> = sqlx::query_as(
-            "SELECT tenant_id, pack_id FROM garbage_packs WHERE shard = ? AND deleted_at < ?
+            "SELECT tenant_id, pack_id FROM garbage_packs WHERE shard = ? AND deleted_at <= ?
               ORDER BY deleted_at LIMIT ?",
         )
         .bind(shard)

@@ -168,8 +168,10 @@ impl Manifests for Sqlite {
         limit: u32,
     ) -> Result<Vec<PackId>, IndexError> {
         let packs: Vec<Uuid> = sqlx::query_scalar(
-            "SELECT pack_id FROM packs WHERE tenant_id = ? AND pack_id > ? AND created_at >= ?
-              ORDER BY pack_id LIMIT ?",
+            "SELECT pack_id FROM packs WHERE tenant_id = ?1 AND pack_id > ?2 AND created_at >= ?3
+              UNION
+             SELECT pack_id FROM rewritings WHERE tenant_id = ?1 AND pack_id > ?2 AND begun_at >= ?3
+              ORDER BY pack_id LIMIT ?4",
         )
         .bind(tenant.as_uuid())
         .bind(after.as_uuid())

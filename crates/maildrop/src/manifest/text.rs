@@ -4,8 +4,11 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    SealedKey, TenantId,
-    port::{BlobError, MailboxRecord, ManifestPart, ManifestRound, ManifestStore, MessageRecord, Record},
+    SealedKey, State, TenantId,
+    port::{
+        BlobError, Directory, MailboxRecord, ManifestPart, ManifestRound, ManifestStore, MessageRecord,
+        Record,
+    },
 };
 
 /// Text of one object, before it is compressed, is this much and a line more.
@@ -44,6 +47,7 @@ pub(crate) fn lines(text: &[u8]) -> impl Iterator<Item = Result<Line, serde_json
 /// Writes a round, object by object.
 pub(super) struct Writer<'a> {
     store: &'a dyn ManifestStore,
+    directory: &'a dyn Directory,
     tenant: TenantId,
     key: &'a SealedKey,
     next: ManifestPart,
@@ -54,12 +58,13 @@ pub(super) struct Writer<'a> {
 impl<'a> Writer<'a> {
     pub(super) fn new(
         store: &'a dyn ManifestStore,
+        directory: &'a dyn Directory,
         tenant: TenantId,
         key: &'a SealedKey,
         round: &ManifestRound,
     ) -> Self {
         let next = ManifestPart { round: round.round, id: round.id, full: round.full, part: 0, last: false };
-        Self { store, tenant, key, next, text: Vec::new(), octets: 0 }
+        Self { store, directory, tenant, key, next, text: Vec::new(), octets: 0 }
     }
 
     pub(super) async fn push(&mut self, line: &Line) -> Result<(), BlobError> {
@@ -80,6 +85,13 @@ impl<'a> Writer<'a> {
     }
 
     async fn put(&mut self) -> Result<(), BlobError> {
+        // With it goes the tenant's key, sealed: what is under way when that is destroyed is purged within the grace of
+        // the deletion, and nothing may follow it.
+        let of = self.directory.tenant(self.tenant).await;
+        let of = of.map_err(|error| BlobError::Unavailable(error.to_string()))?;
+        if of.is_none_or(|of| of.state == State::Deleting) {
+            return Err(BlobError::NotFound(format!("tenant {}", self.tenant)));
+        }
         self.octets += self.store.put_manifest(self.tenant, self.key, &self.next, &self.text).await?;
         self.next.part += 1;
         self.text.clear();

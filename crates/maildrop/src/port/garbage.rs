@@ -46,6 +46,10 @@ pub trait Garbage: Send + Sync + std::fmt::Debug {
     /// A pack that was looked at, and of which `live_octets` are left, is no longer due before it has more garbage.
     async fn settle(&self, tenant: TenantId, pack: PackId, live_octets: u64) -> Result<(), IndexError>;
 
+    /// Notes that live entries, which were read before, are about to be copied into a new pack: where nothing comes of it,
+    /// manifests tell that what lies there is known.
+    async fn begin_rewriting(&self, tenant: TenantId, pack: PackId) -> Result<(), IndexError>;
+
     /// All that points at entries that were copied into the pack `to` points at their copies from now on: one
     /// transaction, which waits for nobody. Copies that nothing points at are garbage of the new pack; old packs that
     /// nothing points at any longer are dead, the others stay due. Where the tenant is gone, nothing is done; a new pack
@@ -69,16 +73,12 @@ pub trait Garbage: Send + Sync + std::fmt::Debug {
     /// The objects of these packs, which were condemned, are deleted.
     async fn note_deleted(&self, tenant: TenantId, packs: &[PackId]) -> Result<(), IndexError>;
 
-    /// Forgets up to `limit` packs that came before `before` and whose objects are deleted. Until then a repeated
-    /// delivery finds what became of the first. Gives how many.
-    async fn all_tenants_forget_packs(
-        &self,
-        shard: u8,
-        before: OffsetDateTime,
-        limit: u32,
-    ) -> Result<u64, IndexError>;
+    /// Forgets up to `limit` packs whose objects were deleted `age` ago at least, by the index's clock. Until then a
+    /// repeated delivery finds what became of the first. Gives how many.
+    async fn all_tenants_forget_packs(&self, shard: u8, age: Duration, limit: u32)
+    -> Result<u64, IndexError>;
 
-    /// Those of these packs that the index knows, and whose objects are not deleted.
+    /// Those of these packs that the index knows, and whose objects are not deleted, or that something points at.
     async fn known_packs(&self, tenant: TenantId, packs: &[PackId]) -> Result<Vec<PackId>, IndexError>;
 
     /// Up to `limit` sweeps for orphans that are under way or, where the last one is `pause` ago, due. They are of
@@ -187,7 +187,7 @@ pub struct Held {
 /// Objects of packs: rewritten, deleted, listed.
 #[async_trait]
 pub trait PackStore: Send + Sync + std::fmt::Debug {
-    /// Copies entries of `tenant` as they are into one new pack, in the order of mailboxes and uids, each after it was
+    /// Copies entries of `tenant` as they are into one new pack, `into`, in the order of mailboxes and uids, each after it was
     /// opened and its message found to be the one of its digest. Of a pack with a damaged entry none is copied. When
     /// this returns, the copies are durable. All of the entries are in memory meanwhile, twice.
     async fn rewrite(
@@ -195,6 +195,7 @@ pub trait PackStore: Send + Sync + std::fmt::Debug {
         tenant: TenantId,
         key: &SealedKey,
         entries: Vec<LiveEntry>,
+        into: PackId,
     ) -> Result<Rewritten, BlobError>;
 
     /// Deletes packs. One that is not there is as good as deleted.

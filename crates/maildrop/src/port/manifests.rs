@@ -149,8 +149,8 @@ pub trait Manifests: Send + Sync + std::fmt::Debug {
     /// The rounds that are known, in their order.
     async fn manifest_rounds(&self, tenant: TenantId) -> Result<Vec<ManifestRound>, IndexError>;
 
-    /// Notes that a round is begun, before anything of it is written, and under which sealed key it will be. It is refused
-    /// where another node has begun one of this number.
+    /// Notes that a round is begun, before anything of it is written, and under which sealed key it will
+    /// be. It is refused where another node has begun one of this number.
     async fn begin_manifest(
         &self,
         tenant: TenantId,

@@ -17,6 +17,8 @@ use crate::{
 /// Uids that are left out behind those of a manifest. Which of them were given to messages since is not known, and no
 /// unique-id may ever stand for two messages: no mailbox gets so many in the time between two manifests.
 pub(super) const UIDS_SKIPPED: u64 = 1 << 24;
+/// So many moved messages are followed before more manifests are read: some 40 MB.
+const MOVED_MAX: usize = 100_000;
 /// Packs of one step.
 const STEP: usize = 500;
 
@@ -118,12 +120,15 @@ impl Rebuild {
             work.report.as_of = usable.first().map(|round| time_of(round.id));
             self.read_packs_known(&mut work, &usable).await?;
             if !work.doubtful {
-                work.copies_before = usable.first().map(|round| time_of(round.id) - PACKS_SINCE);
+                // A round that is not whole was broken off, or has lost its end: then it alone told of its packs.
+                let broken = rounds.iter().filter(|round| round.number >= usable[usable.len() - 1].number);
+                let broken = broken.filter(|round| !round.is_whole()).map(|round| time_of(round.id)).min();
+                let newest = time_of(usable[0].id);
+                work.copies_before = Some(broken.map_or(newest, |broken| broken.min(newest)) - PACKS_SINCE);
             }
             let old: Vec<PackId> = unknown.iter().copied().filter(|pack| work.is_known(*pack)).collect();
             self.register(&mut work, &old).await?;
-            self.apply(&mut work, &usable).await?;
-            self.follow_moved(&mut work, &key, time_of(usable[usable.len() - 1].id)).await?;
+            self.apply(&mut work, &key, &usable).await?;
         }
         let new: Vec<PackId> = unknown.into_iter().filter(|pack| !work.is_known(*pack)).collect();
         self.find(&mut work, &key, &new).await?;
@@ -271,7 +276,8 @@ impl Rebuild {
     }
 
     /// Mailboxes and their messages, the newest word on each.
-    async fn apply(&self, work: &mut Work, usable: &[&Round]) -> Result<(), RebuildError> {
+    async fn apply(&self, work: &mut Work, key: &SealedKey, usable: &[&Round]) -> Result<(), RebuildError> {
+        let Some(oldest) = usable.last().map(|round| time_of(round.id)) else { return Ok(()) };
         for round in usable {
             let mut current: Option<MailboxRecord> = None;
             for part in &round.parts {
@@ -293,6 +299,9 @@ impl Rebuild {
                             {
                                 self.messages(work, record.id, rows).await?;
                             }
+                            if work.moved.len() >= MOVED_MAX {
+                                self.follow_moved(work, key, oldest).await?;
+                            }
                         }
                         Ok(Line::Packs(_) | Line::PacksSince(_) | Line::Tenant(_)) => {}
                         Err(error) => {
@@ -304,7 +313,7 @@ impl Rebuild {
                 self.progress.tell(work.tenant, "restoring mailboxes", work.seen.len() as u64, 0);
             }
         }
-        Ok(())
+        self.follow_moved(work, key, oldest).await
     }
 
     /// Gives the mailbox back where its messages are to be put into it.

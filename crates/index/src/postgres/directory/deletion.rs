@@ -200,6 +200,7 @@ impl Postgres {
                 "DELETE FROM tenant_key_changes WHERE tenant_id = $1",
                 "DELETE FROM message_quarantine WHERE tenant_id = $1",
                 "DELETE FROM manifest_notes WHERE tenant_id = $1",
+                "DELETE FROM rewritings WHERE tenant_id = $1",
                 "DELETE FROM tenants WHERE tenant_id = $1 AND state = 'deleting'",
             ] {
                 sqlx::query(statement).bind(tenant.as_uuid()).execute(&mut *tx).await?;

@@ -189,6 +189,11 @@ impl Postgres {
             .execute(&mut *tx)
             .await?;
             sqlx::query(DIE_SQL).bind(tenant.as_uuid()).bind(&packs).execute(&mut *tx).await?;
+            sqlx::query("DELETE FROM rewritings WHERE tenant_id = $1 AND pack_id = $2")
+                .bind(tenant.as_uuid())
+                .bind(to.pack.as_uuid())
+                .execute(&mut *tx)
+                .await?;
             tx.commit().await?;
             Ok(rows)
         })

@@ -164,6 +164,7 @@ impl Sqlite {
                 "DELETE FROM tenant_key_changes WHERE tenant_id = ?",
                 "DELETE FROM message_quarantine WHERE tenant_id = ?",
                 "DELETE FROM manifest_notes WHERE tenant_id = ?",
+                "DELETE FROM rewritings WHERE tenant_id = ?",
                 "DELETE FROM tenants WHERE tenant_id = ? AND state = 'deleting'",
             ] {
                 sqlx::query(statement).bind(tenant.as_uuid()).execute(&mut *tx).await?;

@@ -169,6 +169,11 @@ impl Sqlite {
         .bind(to.pack.as_uuid())
         .execute(&mut *tx)
         .await?;
+        sqlx::query("DELETE FROM rewritings WHERE tenant_id = ? AND pack_id = ?")
+            .bind(tenant.as_uuid())
+            .bind(to.pack.as_uuid())
+            .execute(&mut *tx)
+            .await?;
         tx.commit().await?;
         Ok(rows)
     }
