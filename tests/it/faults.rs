@@ -211,6 +211,7 @@ fn a_flipped_byte_is_never_served() {
             let body = crate::support::unstuffed(&pop3.body().unwrap());
             assert_eq!(without_trace(&body), expected, "octet {at}");
             served += 1;
+            pop3.ok("QUIT");
         }
     }
     assert!(refused > 10 && served > 0, "{refused} refused, {served} served");
