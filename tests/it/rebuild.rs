@@ -261,6 +261,17 @@ fn what_came_after_the_last_manifest_comes_back_too() {
     assert_eq!(sum(&done, "mailboxes_found"), 1, "{done}");
     assert_eq!(sum(&done, "bulletins_found"), 1, "{done}");
     assert_eq!(sum(&done, "messages_found"), 4, "{done}");
+    // One that is broken off anywhere, again and again, comes to the same.
+    let again = on_new_database(&bucket(&node), WITHOUT);
+    println!("{} rebuilds were killed", rebuild_with_kills(&again));
+    let all =
+        "SELECT md5(string_agg(concat(mailbox_id, encode(digest, 'hex')), ',' ORDER BY mailbox_id, digest))
+                 FROM messages";
+    let rows = |node: &Node| {
+        let Stores::Servers(database, _) = node.stores() else { unreachable!() };
+        database.sql(all)
+    };
+    assert_eq!(rows(&again), rows(&new));
     new.up();
     wait_for("the bulletin is rolled out", PATIENCE, || {
         let rows = "SELECT count(*) FROM bulletins WHERE state <> 'rolling_out'";
@@ -461,10 +472,17 @@ fn a_rebuild_that_is_killed_is_taken_up_again() {
     let expected = see_all(&node, &users);
     stop(&mut node);
     let mut new = on_new_database(&bucket(&node), WITHOUT);
+    println!("{} rebuilds were killed", rebuild_with_kills(&new));
+    new.up();
+    assert_eq!(see_all(&new, &users), expected);
+}
+
+/// Rebuilds, but for the last killed at some moment. Gives how many were.
+fn rebuild_with_kills(node: &Node) -> usize {
     let mut kills = 0;
-    for pause in [60, 90, 120, 150, 180, 220, 260, 320] {
-        let mut command = new.postern();
-        command.args(["rebuild", "--config"]).arg(new.config_path());
+    for pause in [60, 90, 120, 150, 180, 220, 260, 320, 400, 500] {
+        let mut command = node.postern();
+        command.args(["rebuild", "--config"]).arg(node.config_path());
         let mut child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
         thread::sleep(Duration::from_millis(pause));
         if child.try_wait().unwrap().is_none() {
@@ -473,12 +491,10 @@ fn a_rebuild_that_is_killed_is_taken_up_again() {
         let _ = child.kill();
         child.wait().unwrap();
         // Whoever died had the task.
-        new.stores().execute("DELETE FROM tasks");
+        node.stores().execute("DELETE FROM tasks");
     }
-    report(&rebuild(&new, &["--json"]));
-    println!("{kills} rebuilds were killed");
-    new.up();
-    assert_eq!(see_all(&new, &users), expected);
+    report(&rebuild(node, &["--json"]));
+    kills
 }
 
 #[test]

@@ -22,10 +22,10 @@ pub const MASTER_TENANT: TenantId = TenantId::from_uuid(Uuid::nil());
 
 /// The task of whoever rotates; two at once could each undo what the other does.
 const TASK: &str = "keys";
-/// How long the task outlives whoever has it: a page of exchanges takes less.
-const TTL: Duration = Duration::from_secs(10);
+/// How long the task outlives whoever has it: a step takes less, three requests to a key service that answers late.
+const TTL: Duration = Duration::from_secs(30);
 /// How long it is waited for: one that was killed has it until it runs out.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(40);
 /// Tenants read in one go, and seen to at once: a key service is asked twice for each.
 const TENANTS: u32 = 200;
 const AT_ONCE: usize = 8;
@@ -155,10 +155,7 @@ impl Rotation {
     /// Does it, and tells what was done.
     pub async fn run(&self) -> Result<Rotated, RotationError> {
         let newest = self.keyring.newest();
-        let nodes = self.rows.nodes_without(newest).await?;
-        if !nodes.is_empty() {
-            return Err(RotationError::Nodes { key: newest, nodes });
-        }
+        self.gate(newest).await?;
         self.wait_for_task().await?;
         let result = self.all(newest).await;
         // So that others need not wait for it to run out.
@@ -167,6 +164,17 @@ impl Rotation {
             warn!(error, "the task could not be given back: it runs out in seconds");
         }
         result
+    }
+
+    /// Asked again and again: nodes may come that do not have it.
+    async fn gate(&self, newest: MasterKeyId) -> Result<(), RotationError> {
+        let nodes = self.rows.nodes_without(newest).await?;
+        if nodes.is_empty() { Ok(()) } else { Err(RotationError::Nodes { key: newest, nodes }) }
+    }
+
+    async fn keep_task(&self) -> Result<(), RotationError> {
+        let kept = self.index.take_task(TASK, self.node, TTL).await?;
+        if kept { Ok(()) } else { Err(RotationError::UnderWay) }
     }
 
     async fn wait_for_task(&self) -> Result<(), RotationError> {
@@ -196,11 +204,14 @@ impl Rotation {
                 break;
             }
         }
+        self.keep_task().await?;
         let secrets = self.cluster_secrets(newest).await?;
         let check = self.keyring.check_value();
         // Only now may nodes be started that have the newest alone.
         let mut expected = false;
+        self.gate(newest).await?;
         if self.left(newest).await? == 0 {
+            self.keep_task().await?;
             expected = self.index.key_check(&check).await? != check;
             if expected {
                 self.rows.set_key_check(&check).await?;
@@ -223,11 +234,10 @@ impl Rotation {
     async fn pass(&self, rotated: &mut Rotated, of: u64) -> Result<(), RotationError> {
         let (mut after, mut done) = (None, 0);
         loop {
+            self.gate(rotated.newest).await?;
             let page = self.rows.all_tenants_keys_not_under(rotated.newest, after, TENANTS).await?;
             for some in page.chunks(AT_ONCE) {
-                if !self.index.take_task(TASK, self.node, TTL).await? {
-                    return Err(RotationError::UnderWay);
-                }
+                self.keep_task().await?;
                 let exchanged = join_all(some.iter().map(|(tenant, key)| self.exchange(*tenant, key))).await;
                 for ((tenant, _), result) in some.iter().zip(exchanged) {
                     match result {

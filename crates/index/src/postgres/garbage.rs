@@ -235,26 +235,18 @@ impl Garbage for Postgres {
     }
 
     async fn known_packs(&self, tenant: TenantId, packs: &[PackId]) -> Result<Vec<PackId>, IndexError> {
-        let packs: Vec<Uuid> = packs.iter().map(PackId::as_uuid).collect();
-        let known: Vec<Uuid> = self
-            .repeatable(|| async {
-                let mut tx = self.scoped(tenant).await?;
-                sqlx::query_scalar(concat!(
-                    "SELECT f.pack_id FROM unnest($2) AS f (pack_id)
-                      WHERE EXISTS (SELECT FROM packs p WHERE p.tenant_id = $1 AND p.pack_id = f.pack_id)
-                        AND NOT EXISTS (SELECT FROM garbage_packs g
-                                         WHERE g.tenant_id = $1 AND g.pack_id = f.pack_id
-                                           AND g.deleted_at IS NOT NULL)
-                         OR ",
-                    reachable!("$1", "f.pack_id"),
-                ))
-                .bind(tenant.as_uuid())
-                .bind(&packs)
-                .fetch_all(&mut *tx)
-                .await
-            })
-            .await?;
-        Ok(known.into_iter().map(PackId::from_uuid).collect())
+        let sql = "SELECT p.pack_id FROM packs p
+                    WHERE p.tenant_id = $1 AND p.pack_id = ANY ($2)
+                      AND NOT EXISTS (SELECT FROM garbage_packs g
+                                       WHERE g.tenant_id = p.tenant_id AND g.pack_id = p.pack_id
+                                         AND g.deleted_at IS NOT NULL)";
+        self.those_packs(tenant, sql, packs).await
+    }
+
+    async fn reachable_packs(&self, tenant: TenantId, packs: &[PackId]) -> Result<Vec<PackId>, IndexError> {
+        let sql =
+            concat!("SELECT f.pack_id FROM unnest($2) AS f (pack_id) WHERE ", reachable!("$1", "f.pack_id"));
+        self.those_packs(tenant, sql, packs).await
     }
 
     async fn all_tenants_sweeps(
@@ -344,4 +336,22 @@ impl Garbage for Postgres {
 
 fn ids((tenant, pack): (Uuid, Uuid)) -> (TenantId, PackId) {
     (TenantId::from_uuid(tenant), PackId::from_uuid(pack))
+}
+
+impl Postgres {
+    async fn those_packs(
+        &self,
+        tenant: TenantId,
+        sql: &'static str,
+        packs: &[PackId],
+    ) -> Result<Vec<PackId>, IndexError> {
+        let packs: Vec<Uuid> = packs.iter().map(PackId::as_uuid).collect();
+        let found: Vec<Uuid> = self
+            .repeatable(|| async {
+                let mut tx = self.scoped(tenant).await?;
+                sqlx::query_scalar(sql).bind(tenant.as_uuid()).bind(&packs).fetch_all(&mut *tx).await
+            })
+            .await?;
+        Ok(found.into_iter().map(PackId::from_uuid).collect())
+    }
 }

@@ -464,8 +464,10 @@ impl Postgres {
             let mut tx = self.scoped(tenant).await?;
             for round in rounds {
                 sqlx::query(
-                    "INSERT INTO manifest_rounds (tenant_id, round, round_id, is_full, octets, begun_at, finished)
-                     VALUES ($1, $2, $3, $4, $5, $6, $7)
+                    // Under which key they are nobody knows: as if it was exchanged since.
+                    "INSERT INTO manifest_rounds (tenant_id, round, round_id, is_full, octets, begun_at, finished,
+                                                  key_changes)
+                     VALUES ($1, $2, $3, $4, $5, $6, $7, -1)
                          ON CONFLICT (tenant_id, round) DO UPDATE
                         SET octets = excluded.octets, finished = excluded.finished",
                 )

@@ -151,22 +151,14 @@ impl Garbage for Sqlite {
     }
 
     async fn known_packs(&self, tenant: TenantId, packs: &[PackId]) -> Result<Vec<PackId>, IndexError> {
-        let mut known = Vec::new();
-        for pack in packs {
-            let found: bool = sqlx::query_scalar(concat!(
-                "SELECT EXISTS (SELECT 1 FROM packs p WHERE p.tenant_id = ?1 AND p.pack_id = ?2
-                    AND NOT EXISTS (SELECT 1 FROM garbage_packs g WHERE g.tenant_id = ?1 AND g.pack_id = ?2
-                                       AND g.deleted_at IS NOT NULL)) OR ",
-                reachable!("?1", "?2"),
-            ))
-            .bind(tenant.as_uuid())
-            .bind(pack.as_uuid())
-            .fetch_one(&self.reader)
-            .await
-            .map_err(index_error)?;
-            known.extend(found.then_some(*pack));
-        }
-        Ok(known)
+        let sql = "SELECT EXISTS (SELECT 1 FROM packs p WHERE p.tenant_id = ?1 AND p.pack_id = ?2
+                      AND NOT EXISTS (SELECT 1 FROM garbage_packs g WHERE g.tenant_id = ?1 AND g.pack_id = ?2
+                                         AND g.deleted_at IS NOT NULL))";
+        self.those_packs(tenant, sql, packs).await
+    }
+
+    async fn reachable_packs(&self, tenant: TenantId, packs: &[PackId]) -> Result<Vec<PackId>, IndexError> {
+        self.those_packs(tenant, concat!("SELECT ", reachable!("?1", "?2")), packs).await
     }
 
     async fn all_tenants_sweeps(
@@ -357,5 +349,26 @@ impl Sqlite {
         }
         tx.commit().await?;
         Ok(old.len() as u64)
+    }
+}
+
+impl Sqlite {
+    async fn those_packs(
+        &self,
+        tenant: TenantId,
+        sql: &'static str,
+        packs: &[PackId],
+    ) -> Result<Vec<PackId>, IndexError> {
+        let mut those = Vec::new();
+        for pack in packs {
+            let is: bool = sqlx::query_scalar(sql)
+                .bind(tenant.as_uuid())
+                .bind(pack.as_uuid())
+                .fetch_one(&self.reader)
+                .await
+                .map_err(index_error)?;
+            those.extend(is.then_some(*pack));
+        }
+        Ok(those)
     }
 }

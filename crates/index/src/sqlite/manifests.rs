@@ -400,8 +400,10 @@ impl Sqlite {
         let mut tx = self.writer.begin().await?;
         for round in rounds {
             sqlx::query(
-                "INSERT INTO manifest_rounds (tenant_id, round, round_id, is_full, octets, begun_at, finished)
-                 VALUES (?, ?, ?, ?, ?, ?, ?)
+                // Under which key they are nobody knows: as if it was exchanged since.
+                "INSERT INTO manifest_rounds (tenant_id, round, round_id, is_full, octets, begun_at, finished,
+                                              key_changes)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, -1)
                      ON CONFLICT (tenant_id, round) DO UPDATE
                     SET octets = excluded.octets, finished = excluded.finished",
             )

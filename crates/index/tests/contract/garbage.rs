@@ -176,6 +176,8 @@ pub(crate) async fn rows_follow_what_is_rewritten(backend: &Backend) {
     store.garbage.begin_rewriting(tenant, to.pack).await.unwrap();
     assert!(committed().await.contains(&to.pack) && committed().await.len() == 3);
     assert!(store.garbage.known_packs(tenant, &[to.pack]).await.unwrap().is_empty(), "it may be an orphan");
+    let both = [one, to.pack];
+    assert_eq!(store.garbage.reachable_packs(tenant, &both).await.unwrap(), [one]);
     assert_eq!(store.garbage.retarget(tenant, &to, &moved).await.unwrap(), 3);
     assert!(committed().await.contains(&to.pack) && committed().await.len() == 3);
     assert_eq!(backend.number("SELECT count(*) FROM rewritings").await, 0);

@@ -67,7 +67,12 @@ impl GarbageCollector {
             return Ok(());
         }
         let known: HashSet<PackId> = self.known(sweep, &packs).await?;
-        let orphans: Vec<PackId> = packs.iter().copied().filter(|pack| !known.contains(pack)).collect();
+        let mut orphans: Vec<PackId> = packs.iter().copied().filter(|pack| !known.contains(pack)).collect();
+        if !orphans.is_empty() {
+            // Messages may be in a pack whose own row is lost.
+            let reachable = self.garbage.reachable_packs(tenant, &orphans).await?;
+            orphans.retain(|pack| !reachable.contains(pack));
+        }
         // An index that was set back does not know what came since: that is mail, and the bucket all there is of it.
         let (left, orphans): (Vec<_>, Vec<_>) = orphans
             .into_iter()

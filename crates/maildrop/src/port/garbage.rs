@@ -78,8 +78,11 @@ pub trait Garbage: Send + Sync + std::fmt::Debug {
     async fn all_tenants_forget_packs(&self, shard: u8, age: Duration, limit: u32)
     -> Result<u64, IndexError>;
 
-    /// Those of these packs that the index knows, and whose objects are not deleted, or that something points at.
+    /// Those of these packs that the index knows, and whose objects are not deleted.
     async fn known_packs(&self, tenant: TenantId, packs: &[PackId]) -> Result<Vec<PackId>, IndexError>;
+
+    /// Those of these packs that something points at, whether or not the index knows them.
+    async fn reachable_packs(&self, tenant: TenantId, packs: &[PackId]) -> Result<Vec<PackId>, IndexError>;
 
     /// Up to `limit` sweeps for orphans that are under way or, where the last one is `pause` ago, due. They are of
     /// packs that are `age` old at least by the index's clock, which is nobody's who names packs.

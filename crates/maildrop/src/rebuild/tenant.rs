@@ -30,6 +30,8 @@ pub(super) struct Work {
     pub(super) objects: BTreeMap<PackId, u64>,
     /// Packs that manifests say were known when they were written.
     pub(super) known: HashSet<PackId>,
+    /// Packs that neither the index nor the rounds know.
+    pub(super) unknown: HashSet<PackId>,
     /// Packs from before this are known, too.
     pub(super) since: Option<OffsetDateTime>,
     /// Of entries that came before this, the rounds say all there is to say: what lies in an unknown pack is a copy.
@@ -118,6 +120,9 @@ impl Rebuild {
                 return Ok(Some(work.report));
             }
             work.report.as_of = usable.first().map(|round| time_of(round.id));
+        }
+        if record.is_some() {
+            // Also where the index is not behind: what is known and has no row is what a rewriting left.
             self.read_packs_known(&mut work, &usable).await?;
             if !work.doubtful {
                 // A round that is not whole was broken off, or has lost its end: then it alone told of its packs.
@@ -126,9 +131,12 @@ impl Rebuild {
                 let newest = time_of(usable[0].id);
                 work.copies_before = Some(broken.map_or(newest, |broken| broken.min(newest)) - PACKS_SINCE);
             }
-            let old: Vec<PackId> = unknown.iter().copied().filter(|pack| work.is_known(*pack)).collect();
-            self.register(&mut work, &old).await?;
-            self.apply(&mut work, &key, &usable).await?;
+            if behind {
+                let old: Vec<PackId> = unknown.iter().copied().filter(|pack| work.is_known(*pack)).collect();
+                self.register(&mut work, &old).await?;
+                work.unknown = unknown.iter().copied().filter(|pack| !work.is_known(*pack)).collect();
+                self.apply(&mut work, &key, &usable).await?;
+            }
         }
         let new: Vec<PackId> = unknown.into_iter().filter(|pack| !work.is_known(*pack)).collect();
         self.find(&mut work, &key, &new).await?;
@@ -356,8 +364,10 @@ impl Rebuild {
             }
         } else {
             if work.report.known {
-                // What the index took for dead is not.
-                let packs: HashSet<PackId> = there.iter().map(|row| PackId::from_uuid(row.pack_id)).collect();
+                // What the index took for dead is not. One that it does not know is made known with all that is in it, or
+                // whoever takes this up again would not look into it.
+                let packs = there.iter().map(|row| PackId::from_uuid(row.pack_id));
+                let packs: HashSet<PackId> = packs.filter(|pack| !work.unknown.contains(pack)).collect();
                 self.register(work, &packs.into_iter().collect::<Vec<_>>()).await?;
             }
             let restored = self.manifests.restore_messages(work.tenant, mailbox, &there).await?;
@@ -507,6 +517,7 @@ impl Work {
             report: TenantRebuild::new(tenant),
             objects: BTreeMap::new(),
             known: HashSet::new(),
+            unknown: HashSet::new(),
             since: None,
             copies_before: None,
             raised: HashSet::new(),
