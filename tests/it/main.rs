@@ -12,6 +12,7 @@
 
 mod admin;
 mod bound;
+mod buckets;
 mod bulk;
 mod bulletins;
 mod caps;

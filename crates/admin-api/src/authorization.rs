@@ -76,6 +76,11 @@ pub(crate) const TABLE: &[(Method, &str, &[Role])] = &[
     (Method::GET, "/v1/tenants/{tenant}/login", READ),
     (Method::PUT, "/v1/tenants/{tenant}/login", ADMIN),
     (Method::DELETE, "/v1/tenants/{tenant}/login", ADMIN),
+    // Where packs go, and by whose credentials, is between the platform and the tenant: a mistake makes mail unreadable.
+    (Method::GET, "/v1/tenants/{tenant}/bucket", READ),
+    (Method::PUT, "/v1/tenants/{tenant}/bucket", PLATFORM),
+    (Method::DELETE, "/v1/tenants/{tenant}/bucket", PLATFORM),
+    (Method::DELETE, "/v1/tenants/{tenant}/bucket/stores/{number}", PLATFORM),
     (Method::GET, "/v1/tenants/{tenant}/certificates", READ),
     (Method::GET, "/v1/tenants/{tenant}/certificates/{host}", READ),
     (Method::PUT, "/v1/tenants/{tenant}/certificates/{host}", ADMIN),

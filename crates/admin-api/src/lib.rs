@@ -25,7 +25,7 @@ use ::auth::{Backends, Hasher};
 use axum::Router;
 use maildrop::{
     Deliveries, Maildrops, TrafficLog,
-    port::{BlobStore, Bulletins, Clock, Directory, Index, Records},
+    port::{BlobStore, Bulletins, Clock, Directory, Index, OwnBuckets, Records},
 };
 use prometheus::Registry;
 use tokio::net::TcpListener;
@@ -66,6 +66,8 @@ pub struct AdminApi {
     pub hasher: Hasher,
     /// Judges how logins shall be verified, and seals the secrets of that.
     pub backends: Backends,
+    /// Tries out stores of tenants' own, and keeps their secrets.
+    pub buckets: Arc<dyn OwnBuckets>,
     /// Tells the time of changes.
     pub clock: Arc<dyn Clock>,
     /// The bootstrap token of the platform administrator.

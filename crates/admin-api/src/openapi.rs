@@ -29,6 +29,8 @@ const REVISED: &[(&str, &str)] = &[
     ("post", "/v1/tenants/{tenant}/resume"),
     ("put", "/v1/tenants/{tenant}/login"),
     ("delete", "/v1/tenants/{tenant}/login"),
+    ("put", "/v1/tenants/{tenant}/bucket"),
+    ("delete", "/v1/tenants/{tenant}/bucket"),
     ("patch", "/v1/tenants/{tenant}/mailboxes/{address}"),
     ("delete", "/v1/tenants/{tenant}/mailboxes/{address}"),
     ("post", "/v1/tenants/{tenant}/mailboxes/{address}/suspend"),

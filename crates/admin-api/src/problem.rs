@@ -133,6 +133,16 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, "limit-reached", "Limit reached", detail)
     }
 
+    /// The bucket that was given cannot be used: the step that failed, and why.
+    pub(crate) fn bucket_unusable(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "bucket-unusable", "Bucket cannot be used", detail)
+    }
+
+    /// The store is needed.
+    pub(crate) fn bucket_in_use(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "bucket-in-use", "Store in use", detail)
+    }
+
     pub(crate) fn over_quota() -> Self {
         let detail = "the message does not fit the quota of the mailbox or its tenant";
         Self::new(StatusCode::CONFLICT, "over-quota", "Over quota", detail)

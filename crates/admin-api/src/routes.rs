@@ -1,6 +1,7 @@
 //! The routes.
 
 mod aliases;
+mod buckets;
 mod bulk;
 mod bulletins;
 mod certificates;
@@ -121,6 +122,8 @@ pub(crate) fn management() -> OpenApiRouter<Shared> {
         .routes(routes!(keys::tenant_delete))
         .routes(routes!(keys::platform_delete))
         .routes(routes!(login::read, login::put, login::delete))
+        .routes(routes!(buckets::read, buckets::put, buckets::delete))
+        .routes(routes!(buckets::forget))
         .routes(routes!(certificates::list))
         .routes(routes!(certificates::read, certificates::put, certificates::delete))
 }

@@ -134,6 +134,23 @@ impl BlobLayout {
         (self.manifest(tenant, &part) == *key).then_some(part)
     }
 
+    /// What is known of a tenant's own stores as of this version.
+    pub fn description(&self, tenant: TenantId, version: u64, id: Uuid) -> BlobKey {
+        BlobKey(format!("{}{version:016x}-{id}", self.descriptions(tenant)))
+    }
+
+    /// What all of those begin with.
+    pub fn descriptions(&self, tenant: TenantId) -> String {
+        format!("{}t/{tenant}/b/", self.prefix)
+    }
+
+    /// The version and identity of such a key; `None` where it is none.
+    pub fn parse_description(&self, tenant: TenantId, key: &BlobKey) -> Option<(u64, Uuid)> {
+        let (version, id) = key.as_str().strip_prefix(&self.descriptions(tenant))?.split_once('-')?;
+        let (version, id) = (u64::from_str_radix(version, 16).ok()?, Uuid::try_parse(id).ok()?);
+        (self.description(tenant, version, id) == *key).then_some((version, id))
+    }
+
     /// Whose a listed key is, whatever it is.
     pub fn whose(&self, key: &BlobKey) -> Option<TenantId> {
         let (tenant, _) = key.as_str().strip_prefix(&self.all_tenants())?.split_once('/')?;

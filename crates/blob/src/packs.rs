@@ -15,18 +15,21 @@ use std::{fmt, path::PathBuf, sync::Arc};
 use async_trait::async_trait;
 use bytes::Bytes;
 use maildrop::{
-    EntryEnvelope, Extent, FairGate, PackId, SealedKey, StoredEntry, TenantId,
+    EntryEnvelope, Extent, FairGate, PackId, SealedKey, StoreNumber, StoredEntry, TenantId,
     port::{BlobError, BlobStore, BodyStream, EntryWriter, MessageReader, Read, SealedEntry},
 };
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 
-use crate::{BlobLayout, BlockCache, EntryScanner, Keyring, ObjectStore, ScanItem};
+use crate::{
+    BlobKey, BlobLayout, BlockCache, EntryScanner, Keyring, ObjectStore, OwnStores, ScanItem, own::OwnStore,
+};
 use ahead::Ahead;
 #[cfg(test)]
 pub(crate) use builder::PackBuilder;
 use fetch::Fetch;
 use room::Rooms;
+pub(crate) use room::Share;
 
 /// How packs are written. The defaults fit mail on S3.
 #[derive(Clone, Debug)]
@@ -88,6 +91,39 @@ struct Inner {
     /// Room, in KiB, for what is fetched ahead.
     ahead: Arc<Semaphore>,
     cache: Option<BlockCache>,
+    /// Those of tenants' own.
+    own: Option<OwnStores>,
+}
+
+impl Inner {
+    /// The tenant's own store of this number; none where it is the house's.
+    async fn own(&self, tenant: TenantId, number: StoreNumber) -> Result<Option<Arc<OwnStore>>, BlobError> {
+        match &self.own {
+            _ if number.is_house() => Ok(None),
+            Some(own) => own.open(tenant, number).await.map(Some),
+            None => Err(BlobError::Misconfigured("stores of tenants' own are not known here".into())),
+        }
+    }
+
+    /// Where the tenant's new packs go.
+    async fn current(&self, tenant: TenantId) -> Result<StoreNumber, BlobError> {
+        match &self.own {
+            Some(own) => own.current(tenant).await,
+            None => Ok(StoreNumber::HOUSE),
+        }
+    }
+
+    /// The store that a pack lies in, and its name there.
+    async fn place(
+        &self,
+        tenant: TenantId,
+        pack: PackId,
+    ) -> Result<(Arc<dyn ObjectStore>, BlobKey), BlobError> {
+        Ok(match self.own(tenant, pack.store()).await? {
+            None => (Arc::clone(&self.store), self.layout.pack(tenant, pack)),
+            Some(own) => (Arc::clone(&own.store), own.layout.pack(tenant, pack)),
+        })
+    }
 }
 
 impl Packs {
@@ -108,8 +144,9 @@ impl Packs {
         let rooms = Rooms::new(config.memory_octets, config.spool.clone());
         let ahead = (config.ahead_memory_octets / 1024).min(Semaphore::MAX_PERMITS);
         let ahead = Arc::new(Semaphore::new(ahead));
-        let cache = None;
-        Self { inner: Arc::new(Inner { store, keyring, layout, config, large_uploads, rooms, ahead, cache }) }
+        let (cache, own) = (None, None);
+        let inner = Inner { store, keyring, layout, config, large_uploads, rooms, ahead, cache, own };
+        Self { inner: Arc::new(inner) }
     }
 
     /// The same, unused as yet, with a cache of entries.
@@ -117,6 +154,16 @@ impl Packs {
     pub fn cached_in(self, cache: BlockCache) -> Self {
         match Arc::try_unwrap(self.inner) {
             Ok(inner) => Self { inner: Arc::new(Inner { cache: Some(cache), ..inner }) },
+            // In use: it stays without.
+            Err(inner) => Self { inner },
+        }
+    }
+
+    /// The same, unused as yet, with stores of tenants' own.
+    #[must_use]
+    pub fn with_own(self, own: OwnStores) -> Self {
+        match Arc::try_unwrap(self.inner) {
+            Ok(inner) => Self { inner: Arc::new(Inner { own: Some(own), ..inner }) },
             // In use: it stays without.
             Err(inner) => Self { inner },
         }
@@ -138,11 +185,11 @@ impl Packs {
     ) -> Result<(), BlobError> {
         let inner = &self.inner;
         let opened = inner.keyring.open(tenant, key).await?;
-        let name = inner.layout.pack(tenant, pack);
-        let Some(octets) = inner.store.size(&name).await? else {
+        let (store, name) = inner.place(tenant, pack).await?;
+        let Some(octets) = store.size(&name).await? else {
             return Err(BlobError::NotFound(name.to_string()));
         };
-        let mut fetch = Fetch::new(Arc::clone(&inner.store), name, 0..octets, None);
+        let mut fetch = Fetch::new(store, name, 0..octets, None);
         let mut scanner = EntryScanner::new(tenant, opened, pack);
         while let Some(octets) = fetch.next().await? {
             scanner.push(&octets).into_iter().for_each(&mut each);
@@ -193,6 +240,32 @@ impl BlobStore for Packs {
         Ok(keys.len() as u64)
     }
 
+    async fn purge_own(&self, tenant: TenantId) -> Result<u64, BlobError> {
+        let Some(own) = &self.inner.own else { return Ok(0) };
+        let mut deleted = 0;
+        for number in own.numbers(tenant).await? {
+            let own = own.open(tenant, number).await?;
+            let prefix = own.layout.everything(tenant);
+            let page = match own.store.list(&prefix, None).await {
+                // What is gone as a whole has nothing of the tenant's in it.
+                Err(BlobError::NotFound(_)) => continue,
+                page => page?,
+            };
+            let keys: Vec<_> = page.objects.into_iter().map(|listed| listed.key).collect();
+            if keys.is_empty() {
+                own.store.abort_leftovers(&prefix, OffsetDateTime::now_utc()).await?;
+            } else {
+                own.store.delete(&keys).await?;
+                deleted += keys.len() as u64;
+            }
+        }
+        Ok(deleted)
+    }
+
+    async fn is_elsewhere(&self, tenant: TenantId) -> bool {
+        self.inner.current(tenant).await.is_ok_and(|current| !current.is_house())
+    }
+
     async fn writer(
         &self,
         tenant: TenantId,
@@ -200,7 +273,8 @@ impl BlobStore for Packs {
         envelope: EntryEnvelope,
     ) -> Result<Box<dyn EntryWriter>, BlobError> {
         let key = self.inner.keyring.open(tenant, key).await?;
-        Ok(Box::new(write::Writer::new(Arc::clone(&self.inner), tenant, &key, &envelope)?))
+        let own = self.inner.own(tenant, self.inner.current(tenant).await?).await?;
+        Ok(Box::new(write::Writer::new(Arc::clone(&self.inner), own, tenant, &key, &envelope)?))
     }
 
     async fn recall(
@@ -226,9 +300,8 @@ impl BlobStore for Packs {
         read: Read,
     ) -> Result<BodyStream, BlobError> {
         let key = self.inner.keyring.open(tenant, key).await?;
-        let name = self.inner.layout.pack(tenant, extent.pack);
+        let (store, name) = self.inner.place(tenant, extent.pack).await?;
         let cache = self.inner.cache.clone();
-        let store = Arc::clone(&self.inner.store);
         let entry = read::Entry { store, cache, name, tenant, tenant_key: key, extent };
         read::open(entry, read, Bytes::new()).await
     }

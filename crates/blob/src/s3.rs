@@ -30,6 +30,7 @@ use time::OffsetDateTime;
 
 use crate::{
     BlobKey, LIST_PAGE, Listed, ObjectBody, ObjectPage, ObjectStore, Upload,
+    own::Guarded,
     weather::{Limit, Place, Unwatched, Watch},
 };
 use error::{is_past_end, s3_error};
@@ -65,9 +66,18 @@ impl S3Store {
 
     /// The same, each attempt told to `watch`.
     pub async fn watched(config: S3Config, watch: Arc<dyn Watch>) -> Self {
+        Self::build(config, watch, None).await
+    }
+
+    /// The same, reaching only what may be reached.
+    pub(crate) async fn guarded(config: S3Config, watch: Arc<dyn Watch>, guarded: Guarded) -> Self {
+        Self::build(config, watch, Some(guarded)).await
+    }
+
+    async fn build(config: S3Config, watch: Arc<dyn Watch>, guarded: Option<Guarded>) -> Self {
         let (requests, downloads) = (Limit::new(config.requests_max), Limit::new(config.downloads_max));
         let limits = [Arc::clone(&requests), Arc::clone(&downloads)];
-        let client = config.client(attempts::Attempts { watch, limits }).await;
+        let client = config.client(attempts::Attempts { watch, limits }, guarded).await;
         Self { inner: Arc::new(Inner { client, config, requests, downloads }) }
     }
 

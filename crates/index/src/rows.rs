@@ -1,10 +1,11 @@
 //! Rows as they come from either database, and what they mean.
 
 use maildrop::{
-    Address, AliasAddress, ApiKey, ApiKeyId, AppPassword, Certificate, CredentialId, Domain, DomainName,
-    LoginSettings, Mailbox, MailboxId, MailboxSettings, MessageInfo, Policy, Rules, SealedKey, Tenant,
-    TenantId, TenantLimits, TenantLogin, TenantName, TenantSettings, Uid, UniqueIdPrefix,
-    port::{AuditEntry, IndexError, KeptMore, SessionInfo, TenantDeletion},
+    Address, AliasAddress, ApiKey, ApiKeyId, AppPassword, Buckets, Certificate, CredentialId, Domain,
+    DomainName, LoginSettings, Mailbox, MailboxId, MailboxSettings, MessageInfo, Policy, Rules, SealedKey,
+    StoreNumber, Tenant, TenantBuckets, TenantId, TenantLimits, TenantLogin, TenantName, TenantSettings, Uid,
+    UniqueIdPrefix,
+    port::{AuditEntry, IndexError, KeptMore, SessionInfo, StorePacks, TenantDeletion},
 };
 use sqlx::{
     Decode, Postgres, Sqlite,
@@ -116,6 +117,44 @@ pub(crate) struct LoginRow {
 impl From<LoginRow> for TenantLogin {
     fn from(row: LoginRow) -> Self {
         Self { settings: row.login.0, secrets: row.login_secrets, version: row.login_version }
+    }
+}
+
+/// Stores of a tenant's own.
+#[derive(sqlx::FromRow)]
+pub(crate) struct BucketsRow {
+    buckets: Json<Buckets>,
+    bucket_key: Option<Vec<u8>>,
+    bucket_secrets: Option<Vec<u8>>,
+    buckets_version: i64,
+}
+
+impl From<BucketsRow> for TenantBuckets {
+    fn from(row: BucketsRow) -> Self {
+        Self {
+            buckets: row.buckets.0,
+            key: row.bucket_key.map(SealedKey),
+            secrets: row.bucket_secrets,
+            version: row.buckets_version,
+        }
+    }
+}
+
+/// What lies in one of them; its number is in hexadecimal.
+#[derive(sqlx::FromRow)]
+pub(crate) struct StorePacksRow {
+    store: String,
+    packs: i64,
+    octets: i64,
+}
+
+impl From<StorePacksRow> for StorePacks {
+    fn from(row: StorePacksRow) -> Self {
+        Self {
+            store: StoreNumber(u16::from_str_radix(&row.store, 16).unwrap_or_default()),
+            packs: row.packs as u64,
+            octets: row.octets as u64,
+        }
     }
 }
 

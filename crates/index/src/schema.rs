@@ -4,7 +4,7 @@
 use sqlx::migrate::Migrator;
 
 /// The schema this binary was written for.
-pub const SCHEMA_VERSION: i32 = 13;
+pub const SCHEMA_VERSION: i32 = 16;
 
 pub(crate) static POSTGRES: Migrator = sqlx::migrate!("../../migrations/postgres");
 

@@ -219,7 +219,13 @@ impl BulletinWriter {
         self.measure.update(chunk);
         self.ascii.push(chunk);
         let Ok(writer) = &mut self.writer else { return };
-        let Some(_turn) = self.turns.turn(self.new.tenant).await else {
+        // A store of the tenant's own is waited for without one.
+        let turn = if writer.is_elsewhere() {
+            Ok(None)
+        } else {
+            self.turns.turn(self.new.tenant).await.map(Some).ok_or(())
+        };
+        let Ok(_turn) = turn else {
             warn!(tenant = %self.new.tenant, "too many messages wait to be stored");
             self.writer = Err(BulletinError::Unavailable);
             return;
@@ -239,11 +245,18 @@ impl BulletinWriter {
         if octets.ascii >= u64::from(u32::MAX) - DELIVERED_TO_MAX {
             return Err(BulletinError::TooLarge);
         }
-        let Some(_turn) = turns.turn(new.tenant).await else {
+        let busy = || {
             warn!(tenant = %new.tenant, "too many messages wait to be stored");
-            return Err(BulletinError::Unavailable);
+            BulletinError::Unavailable
         };
-        let entry = writer?.finish(measured).await;
+        let writer = writer?;
+        let elsewhere = writer.is_elsewhere();
+        let turn = if elsewhere { None } else { Some(turns.turn(new.tenant).await.ok_or_else(busy)?) };
+        let entry = writer.finish(measured).await;
+        let _turn = match turn {
+            Some(turn) => turn,
+            None => turns.turn(new.tenant).await.ok_or_else(busy)?,
+        };
         let entry = entry.map_err(|error| BulletinError::of_outcome(blob_outcome(new.tenant, &error)))?;
         let bulletin = Bulletin {
             id,

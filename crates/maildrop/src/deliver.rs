@@ -365,14 +365,20 @@ async fn store(
 ) -> Result<Vec<RowOutcome>, Outcome> {
     // The end of the message needs room, too, and nobody waits for room in a turn.
     writer.room(0).await.map_err(|error| blob_outcome(tenant, &error))?;
-    let turn = turn(turns, tenant).await?;
+    // A store of the tenant's own is waited for without one.
+    let elsewhere = writer.is_elsewhere();
+    let mut held = if elsewhere { None } else { Some(turn(turns, tenant).await?) };
     match writer.seal(measured).await.map_err(|error| blob_outcome(tenant, &error))? {
         Sealed::Stored(stored) => {
+            let turn = match held.take() {
+                Some(turn) => turn,
+                None => turn(turns, tenant).await?,
+            };
             make_rows(index, turns, turn, tenant, &[PackedEntry { stored, messages }]).await
         }
         Sealed::Entry(entry) => {
             // A pack has a turn of its own.
-            drop(turn);
+            drop(held);
             gatherer.store(tenant, entry, messages).await
         }
     }

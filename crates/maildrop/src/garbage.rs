@@ -9,7 +9,11 @@ mod beacon;
 mod stats;
 mod sweep;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::future::{Either, select};
 use time::OffsetDateTime;
@@ -30,6 +34,8 @@ pub use stats::GarbageStats;
 const FOLD: u32 = 5000;
 /// Packs read in one go.
 const PAGE: u32 = 500;
+/// Dead packs that cannot be deleted now, and are passed over to come to others'.
+const OVER_MAX: u32 = 100 * PAGE;
 /// Rows of packs are kept for so long after the packs came, be their objects deleted or not: a repeated delivery finds
 /// what became of the first, and none is repeated so late. A pack's object, too, is an orphan only after that.
 pub(crate) const YOUNG: Duration = Duration::from_hours(24);
@@ -239,6 +245,17 @@ impl GarbageCollector {
             return Ok(());
         }
         self.keep_task(shard).await?;
+        match self.copy(tenant, batch).await {
+            // It may have a store of its own, which is no reason to leave the others' packs. They stay due.
+            Err(BrokenOff::Blob(error)) => {
+                warn!(%tenant, %error, "what is left of a tenant's packs could not be put into new ones");
+                Ok(())
+            }
+            copied => copied,
+        }
+    }
+
+    async fn copy(&self, tenant: TenantId, batch: Batch) -> Result<(), BrokenOff> {
         let Some(of) = self.directory.tenant(tenant).await?.filter(|of| of.state != State::Deleting) else {
             // Everything of it is being deleted anyway.
             return Ok(());
@@ -272,20 +289,34 @@ impl GarbageCollector {
 
     /// Objects first, then the index: what is deleted twice is as good as deleted once.
     async fn delete(&self, shard: u8) -> Result<(), BrokenOff> {
+        // Tenants whose store, which may be their own, does not answer, and what of them is passed over.
+        let (mut left, mut over): (HashSet<TenantId>, u32) = (HashSet::new(), 0);
         loop {
-            let condemned = self.garbage.all_tenants_condemned(shard, self.config.grace, PAGE).await?;
+            let limit = PAGE + over;
+            let condemned = self.garbage.all_tenants_condemned(shard, self.config.grace, limit).await?;
+            over = 0;
             for of_tenant in condemned.chunk_by(|a, b| a.0 == b.0) {
                 let tenant = of_tenant[0].0;
+                if left.contains(&tenant) {
+                    over = (over + of_tenant.len() as u32).min(OVER_MAX);
+                    continue;
+                }
                 let packs: Vec<PackId> = of_tenant.iter().map(|(_, pack, _)| *pack).collect();
                 self.keep_task(shard).await?;
-                self.packs.delete_packs(tenant, &packs).await?;
+                if let Err(error) = self.packs.delete_packs(tenant, &packs).await {
+                    warn!(%tenant, packs = packs.len(), %error, "dead packs of a tenant could not be deleted");
+                    left.insert(tenant);
+                    over = (over + of_tenant.len() as u32).min(OVER_MAX);
+                    continue;
+                }
                 self.garbage.note_deleted(tenant, &packs).await?;
                 self.pace(0, 1).await;
                 let octets = of_tenant.iter().map(|(.., octets)| octets).sum();
                 self.stats.add_deleted(packs.len() as u64, octets);
                 info!(%tenant, packs = packs.len(), octets, "dead packs were deleted");
             }
-            if condemned.len() < PAGE as usize {
+            if condemned.len() < limit as usize || condemned.iter().all(|(tenant, ..)| left.contains(tenant))
+            {
                 return Ok(());
             }
         }

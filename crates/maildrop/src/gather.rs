@@ -256,6 +256,8 @@ impl Shared {
             warn!(%tenant, "too many packs wait to be stored");
             return Err((Outcome::Temporary, answers));
         };
+        // A store of the tenant's own may stand still: nobody else's turn waits for it. Its lanes bound what does.
+        let turn = (!self.blob.is_elsewhere(tenant).await).then_some(turn);
         let stored = match self.blob.store_pack(tenant, entries).await {
             Ok(stored) => stored,
             Err(error) => return Err((blob_outcome(tenant, &error), answers)),
@@ -265,6 +267,14 @@ impl Shared {
             .zip(messages)
             .map(|(stored, messages)| PackedEntry { stored, messages })
             .collect();
+        let turn = match turn {
+            Some(turn) => Some(turn),
+            None => self.turns.turn(tenant).await,
+        };
+        let Some(turn) = turn else {
+            warn!(%tenant, "too many packs wait for their rows");
+            return Err((Outcome::Temporary, answers));
+        };
         let made = make_rows(&*self.index, &self.turns, turn, tenant, &packed).await;
         // Not before: what gathers meanwhile shares a commit too, and commits of one tenant wait for each other's rows.
         drop(lane);

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::future::{Either, select};
 use time::OffsetDateTime;
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{
     Actor, BulletinId, MailboxId, NodeId, TenantId,
@@ -33,6 +33,8 @@ const TRAFFIC_KEPT_DAYS: i64 = 400;
 const MAILBOX_TRAFFIC_KEPT_DAYS: i64 = 7;
 /// Finished deletions of tenants are kept for so long. The audit log says that they were.
 const DELETIONS_KEPT: time::Duration = time::Duration::days(90);
+/// For so long what a deleted tenant has in stores of its own is tried to delete, where that fails.
+const OWN_STORES_PATIENCE: time::Duration = time::Duration::days(7);
 /// Deletions of tenants seen to in one round, and of mailboxes read in one go.
 const DELETIONS: u32 = 100;
 /// Bulletins read in one go.
@@ -340,6 +342,16 @@ impl Housekeeping {
             self.keep_task().await?;
         }
         let now = OffsetDateTime::now_utc();
+        if let Err(error) = self.purge_own(tenant).await {
+            if matches!(error, BrokenOff::Lost) || now < deletion.begun_at + OWN_STORES_PATIENCE {
+                return Err(error);
+            }
+            // It is the tenant's to clear, who may have taken the credentials back; the mail is noise without its key.
+            error!(
+                %tenant, name = %deletion.name, error = &error as &dyn std::error::Error,
+                "objects of a deleted tenant are left in its own bucket"
+            );
+        }
         if deletion.begun_at + self.config.deletion_grace <= now {
             // What came while it was going on.
             let left = self.directory.continue_tenant_deletion(tenant, STEP, 0).await?;
@@ -349,6 +361,19 @@ impl Housekeeping {
             }
         }
         Ok(())
+    }
+
+    /// Objects in stores of the tenant's own.
+    async fn purge_own(&self, tenant: TenantId) -> Result<(), BrokenOff> {
+        loop {
+            let objects = self.blob.purge_own(tenant).await?;
+            if objects == 0 {
+                return Ok(());
+            }
+            info!(%tenant, objects, "objects of a deleted tenant were deleted from its own bucket");
+            self.directory.continue_tenant_deletion(tenant, STEP, objects).await?;
+            self.keep_task().await?;
+        }
     }
 
     async fn expire(&self) -> Result<(), BrokenOff> {

@@ -79,7 +79,71 @@ uuid_id! {
     NodeId
 }
 
+/// Which of the stores a tenant has had a pack lies in: 0 is the house's, others are the tenant's own, in the order in
+/// which they were set.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
+pub struct StoreNumber(pub u16);
+
+impl StoreNumber {
+    /// The house's own.
+    pub const HOUSE: Self = Self(0);
+    /// The last number there can be: a pack's identity has 12 bits for it.
+    pub const MAX: Self = Self(0xfff);
+
+    /// The next one.
+    pub fn next(self) -> Option<Self> {
+        (self < Self::MAX).then(|| Self(self.0 + 1))
+    }
+
+    /// Whether it is the house's.
+    pub const fn is_house(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl fmt::Display for StoreNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Bits of an identity from which its version, and behind that its first 12 bits of chance, begin.
+const VERSION_AT: u32 = 76;
+const STORE_AT: u32 = 64;
+
 impl PackId {
+    /// A new identity of a pack in this store: UUID version 7 in the house's; in a tenant's own one version 8
+    /// (RFC 9562 §5.8), which is as version 7 but for the store's number in place of its first 12 random bits.
+    pub fn generate_in(store: StoreNumber) -> Self {
+        Self::generate().moved_to(store)
+    }
+
+    /// The store it lies in.
+    pub const fn store(&self) -> StoreNumber {
+        let bits = self.0.as_u128();
+        if (bits >> VERSION_AT) & 0xf == 8 {
+            StoreNumber((bits >> STORE_AT) as u16 & 0xfff)
+        } else {
+            StoreNumber(0)
+        }
+    }
+
+    /// Before all packs of this store from `at` on in this part of a tenant's objects.
+    pub fn first_in(store: StoreNumber, shard: u8, at: OffsetDateTime) -> Self {
+        Self::first(shard, at).moved_to(store)
+    }
+
+    fn moved_to(self, store: StoreNumber) -> Self {
+        if store.is_house() {
+            return self;
+        }
+        let bits = self.0.as_u128() & !(0xffff << STORE_AT);
+        Self(Uuid::from_u128(bits | 8 << VERSION_AT | u128::from(store.0 & 0xfff) << STORE_AT))
+    }
+
     /// The part of its tenant's objects that it is in.
     pub const fn shard(&self) -> u8 {
         self.0.as_bytes()[15]
@@ -210,6 +274,24 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
+    #[test]
+    fn packs_know_their_store() {
+        let pack = PackId::generate();
+        assert_eq!(pack.store(), StoreNumber::HOUSE);
+        assert_eq!(PackId::generate_in(StoreNumber::HOUSE).as_uuid().get_version_num(), 7);
+        for number in [1, 2, 255, 256, 0xfff] {
+            let before = OffsetDateTime::now_utc() - time::Duration::SECOND;
+            let pack = PackId::generate_in(StoreNumber(number));
+            assert_eq!((pack.store(), pack.as_uuid().get_version_num()), (StoreNumber(number), 8));
+            assert_eq!(pack.as_uuid().get_variant(), uuid::Variant::RFC4122);
+            assert!(before < pack.time() && pack.time() <= OffsetDateTime::now_utc());
+            let first = PackId::first_in(StoreNumber(number), pack.shard(), before);
+            assert!(first < pack && first.store() == pack.store() && first.shard() == pack.shard());
+        }
+        let all: HashSet<_> = (0..1000).map(|_| PackId::generate_in(StoreNumber(1))).collect();
+        assert_eq!(all.len(), 1000);
+    }
 
     #[test]
     fn session_ids_are_16_characters_and_all_of_them_vary() {

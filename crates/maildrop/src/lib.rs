@@ -10,6 +10,7 @@
 //! ```
 
 mod address;
+mod bucket;
 mod bulletin;
 mod deliver;
 mod downgrade;
@@ -38,6 +39,7 @@ mod traffic;
 mod unique_id;
 
 pub use address::{Address, AddressError, DomainName};
+pub use bucket::{BucketPlace, BucketSettings, Buckets, KnownBucket, TenantBuckets};
 pub use bulletin::{Bulletin, BulletinError, BulletinState, BulletinWriter, Bulletins, NewBulletin};
 pub use deliver::{Deliveries, Delivery, NewDelivery, Outcome, Recipient, RecipientCheck};
 pub use fair::{FairGate, FairPermit, FairStats, Overloaded, Pace, Pacer, party_of};
@@ -47,7 +49,7 @@ pub use gather::GatherConfig;
 pub use housekeeping::{Housekeeping, HousekeepingConfig};
 pub use id::{
     ApiKeyId, BulletinId, Credential, CredentialId, LockToken, MailboxId, NodeId, PackId, SessionId,
-    TenantId, Uid,
+    StoreNumber, TenantId, Uid,
 };
 pub use listing::{Listing, ListingEntry, ReceivedMessage};
 pub use login::{

@@ -134,14 +134,23 @@ pub struct Retrieved {
     downgrade: Option<Downgrade>,
     reading: FairGate,
     tenant: TenantId,
+    /// Whether it lies in a store of the tenant's own, which is waited for without a turn.
+    elsewhere: bool,
 }
 
 impl Retrieved {
     /// The next of the octets, when the tenant's turn comes: reading on costs as much as beginning to. Nothing is
     /// held while the caller sends them.
     pub async fn next(&mut self) -> Option<Result<Bytes, BlobError>> {
-        let Some(_turn) = self.reading.turn_within(READ_ON_MAX, self.tenant).await else {
-            return Some(Err(BlobError::Unavailable("too much waits for its turn".to_owned())));
+        let _turn = if self.elsewhere {
+            None
+        } else {
+            let turn = self.reading.turn_within(READ_ON_MAX, self.tenant).await;
+            let busy = || BlobError::Unavailable("too much waits for its turn".to_owned());
+            match turn.ok_or_else(busy) {
+                Ok(turn) => Some(turn),
+                Err(busy) => return Some(Err(busy)),
+            }
         };
         loop {
             let chunk = self.body.next().await;
@@ -277,8 +286,11 @@ impl Maildrops {
         let (info, row) = found.ok_or(RetrieveError::Vanished)?;
         let key = self.shared.tenants.get(tenant).await.map_err(|e| failed(&e))?;
         let key = key.ok_or(RetrieveError::Vanished)?;
-        let turn = self.shared.reading.turn(tenant).await;
-        let turn = turn.ok_or_else(|| too_busy(tenant, mailbox))?;
+        let turn = if row.extent.pack.store().is_house() {
+            Some(self.shared.reading.turn(tenant).await.ok_or_else(|| too_busy(tenant, mailbox))?)
+        } else {
+            None
+        };
         let body = self.shared.blob.read(tenant, &key.key, row.extent, whole(&row)).await;
         drop(turn);
         let body = body.map_err(|error| blob_failed(tenant, mailbox, row.uid, &error))?;
@@ -289,15 +301,16 @@ impl Maildrops {
 impl Shared {
     fn retrieved(&self, tenant: TenantId, body: BodyStream, row: &MessageRow, form: Form) -> Retrieved {
         let in_front = delivered_to(&row.delivered_to).into_bytes();
+        let elsewhere = !row.extent.pack.store().is_house();
         let (reading, rewritten) = (self.reading.clone(), form == Form::Ascii && row.ascii_extra.is_some());
         if !rewritten {
             let (octets, downgrade) = (row.octets_in(form), None);
-            return Retrieved { octets, prefix: in_front, body, downgrade, reading, tenant };
+            return Retrieved { octets, prefix: in_front, body, downgrade, reading, tenant, elsewhere };
         }
         let mut prefix = Vec::new();
         downgrade::field(&in_front, &mut prefix);
         let downgrade = Some(Downgrade::default());
-        Retrieved { octets: row.octets, prefix, body, downgrade, reading, tenant }
+        Retrieved { octets: row.octets, prefix, body, downgrade, reading, tenant, elsewhere }
     }
 
     /// Waits for the tenant's turn.

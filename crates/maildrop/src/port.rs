@@ -1,6 +1,7 @@
 //! The ports: what the domain needs from the world. Each has one contract suite that every adapter passes.
 
 mod blob;
+mod buckets;
 mod bulletins;
 mod checks;
 mod clock;
@@ -14,12 +15,13 @@ mod records;
 pub use blob::{
     BlobError, BlobStore, BodyStream, EntryWriter, MessageReader, Read, Sealed, SealedEntry, SealedOctets,
 };
+pub use buckets::{OwnBuckets, ProbeError};
 pub use bulletins::{BULLETINS_MAX, BulletinStep, Bulletins};
 pub use checks::{Checks, PackFacts, Pointers, WrongCounters};
 pub use clock::{Clock, SystemClock};
 pub use directory::{
     APP_PASSWORDS_MAX, Account, AppPasswordHash, Directory, HostCertificate, LoginDomain, LoginLookup,
-    MailboxQuery, MailboxUpdate, ResolvedRecipient, TenantDeletion, TenantUpdate,
+    MailboxQuery, MailboxUpdate, ResolvedRecipient, StorePacks, TenantDeletion, TenantUpdate,
 };
 pub use failures::{FailureChange, FailureKey, FailureScore, Failures, SharedFailures};
 pub use garbage::{

@@ -209,6 +209,11 @@ impl Scrubber {
             }
             // A deleted tenant's key, or another master key's: told where it matters.
             Err(BlobError::WrongKey) => Ok(0),
+            // A store of the tenant's own, which is no reason to leave the others' packs.
+            Err(error) if !pack.store().is_house() => {
+                warn!(tenant = %of.name, %pack, %error, "a pack in a tenant's own store could not be scrubbed");
+                Ok(0)
+            }
             Err(error) => Err(error.into()),
         }
     }

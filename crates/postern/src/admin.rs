@@ -1,6 +1,7 @@
 //! `postern admin`: the REST API on the command line.
 
 mod access;
+mod buckets;
 mod bulletins;
 mod client;
 mod import;
@@ -80,6 +81,9 @@ enum What {
     /// How logins of a tenant are verified
     #[command(subcommand)]
     Login(access::LoginCommand),
+    /// Buckets of a tenant's own
+    #[command(subcommand)]
+    Bucket(buckets::BucketCommand),
     /// Print a script that completes these commands in a shell
     Completion {
         /// The shell
@@ -115,6 +119,7 @@ pub(crate) async fn run(args: AdminArgs) -> anyhow::Result<()> {
         What::ApiKey(command) => command.run(&client).await?,
         What::Certificate(command) => command.run(&client).await?,
         What::Login(command) => command.run(&client).await?,
+        What::Bucket(command) => command.run(&client).await?,
         What::Completion { .. } => Answer::Nothing,
     };
     answer.print(args.json)

@@ -27,7 +27,7 @@ pub(crate) use listeners::{Admin, Auth, Lmtp, LoginBackends, Pop3, Pop3s, Proxy,
 pub(crate) use manifest::Manifest;
 pub(crate) use node::{Audit, Cluster, Node, Role, Worker};
 pub(crate) use scrub::Scrub;
-pub(crate) use stores::{Blob, BlobKind, Cache, Checksum, Index, Keys, Pack, Read};
+pub(crate) use stores::{Blob, BlobKind, Cache, Checksum, Index, Keys, Pack, Read, TenantBuckets};
 pub(crate) use telemetry::{Log, LogFilter, LogFormat, Metrics, Telemetry};
 pub(crate) use tls::{Tls, TlsIdentities};
 pub(crate) use types::Secret;
@@ -57,6 +57,7 @@ pub(crate) struct Config {
     pub(crate) audit: Audit,
     pub(crate) auth: Auth,
     pub(crate) login_backends: LoginBackends,
+    pub(crate) tenant_buckets: TenantBuckets,
     pub(crate) log: Log,
     pub(crate) metrics: Metrics,
     pub(crate) telemetry: Telemetry,

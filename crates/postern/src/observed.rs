@@ -38,7 +38,7 @@ pub(crate) use manifests::manifests;
 pub(crate) use objects::ObservedObjects;
 pub(crate) use records::ObservedRecords;
 pub(crate) use scrub::scrub;
-pub(crate) use weather::{ObservedWeather, shelter};
+pub(crate) use weather::{ObservedOwn, ObservedWeather, own_stores, shelter};
 
 /// From a row out of the database's memory to the end of every deadline there is.
 const DURATION_BUCKETS: [f64; 15] =

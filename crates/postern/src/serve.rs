@@ -337,6 +337,7 @@ impl Node {
             traffic: self.parts.tenancy.traffic.clone(),
             hasher: self.parts.hasher.clone(),
             backends: self.parts.backends.clone(),
+            buckets: Arc::new(self.parts.own.clone()),
             clock: Arc::new(SystemClock),
             token,
             registry: self.parts.registry.clone(),

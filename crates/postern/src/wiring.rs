@@ -1,6 +1,6 @@
 //! Puts the rooms together: the only place that knows every crate.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{net::IpAddr, path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
 use auth::{
@@ -9,25 +9,25 @@ use auth::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use blob::{
-    BlobLayout, BlockCache, CacheConfig, ChecksumMode, DiskConfig, DiskStore, Keyring, MasterKey,
-    ObjectStore, Packs, PacksConfig, S3Config, S3Store,
-    weather::{BreakerConfig, HedgeConfig, ShelterConfig, Watch, shelter},
+    BlobLayout, BlockCache, CacheConfig, ChecksumMode, DiskConfig, DiskStore, Guard, KeyWrap, Keyring,
+    MasterKey, ObjectStore, OwnConfig, OwnStores, Packs, PacksConfig, S3Config, S3Store,
+    weather::{BreakerConfig, HedgeConfig, ShelterConfig, Unwatched, Watch, shelter},
 };
 use frontend::{Sessions, Tenancy, TicketSecret};
 use index::{PoolStats, Postgres, PostgresConfig, Sqlite, Store};
 use maildrop::{
     Bulletins, Deliveries, FairGate, GarbageStats, GatherConfig, Maildrops, ManifestStats, NodeId, Pace,
     Pacer, Releaser, ScrubStats, TenantCache, Throttle, TrafficLog,
-    port::{BlobError, BlobStore, ManifestStore, PackStore},
+    port::{BlobError, BlobStore, Directory, ManifestStore, PackStore},
 };
 use prometheus::{IntGauge, Opts, Registry, process_collector::ProcessCollector};
 
 use crate::{
-    config::{BlobKind, Checksum, Config},
+    config::{Blob, BlobKind, Checksum, Config},
     files,
     observed::{
         self, ObservedBlobStore, ObservedBulletins, ObservedDirectory, ObservedFailures, ObservedIndex,
-        ObservedObjects, ObservedRecords, ObservedWeather,
+        ObservedObjects, ObservedOwn, ObservedRecords, ObservedWeather,
     },
     turns::in_turn,
 };
@@ -76,6 +76,8 @@ pub(crate) struct Parts {
     pub(crate) objects: Arc<dyn ObjectStore>,
     /// What the keys of all of them begin with.
     pub(crate) objects_prefix: String,
+    /// Stores of tenants' own.
+    pub(crate) own: OwnStores,
     /// The objects of packs, for the collection of garbage.
     pub(crate) packs: Arc<dyn PackStore>,
     /// Manifests beside them.
@@ -126,7 +128,8 @@ impl Parts {
         if store.index.key_check(&check).await? != check {
             return Err(WrongKey.into());
         }
-        let (blob, packs, objects, cache) = blob_store(config, master_key, &registry).await?;
+        let (blob, packs, own, objects, cache) =
+            blob_store(config, master_key, Arc::clone(&store.directory), &registry).await?;
         let manifest_stats = Arc::new(ManifestStats::default());
         observed::manifests(&registry, &manifest_stats)?;
         let scrub = Arc::new(ScrubStats::default());
@@ -241,6 +244,7 @@ impl Parts {
             scrub,
             tenants: of_scrub,
             packs,
+            own,
             garbage,
             cache,
             hasher,
@@ -267,8 +271,11 @@ impl Vault {
         let check = master_key.check_value();
         let objects = Box::pin(object_store(config, &registry)).await.context("open the blob store")?;
         let layout = BlobLayout::new(&config.blob.prefix)?;
-        let keyring = Keyring::new(Arc::new(master_key));
-        let packs = Arc::new(Packs::new(objects, keyring, layout, PacksConfig::default()));
+        let master_key: Arc<dyn KeyWrap> = Arc::new(master_key);
+        let watch = Arc::new(Unwatched);
+        let own = own_stores(config, &store.directory, &master_key, (&objects, &layout), watch);
+        let keyring = Keyring::new(master_key);
+        let packs = Arc::new(Packs::new(objects, keyring, layout, PacksConfig::default()).with_own(own));
         packs.ready().await.context("open the blob store")?;
         fits(Arc::clone(&packs)).await?;
         if store.index.key_check(&check).await? != check {
@@ -376,14 +383,19 @@ fn queues(
 async fn blob_store(
     config: &Config,
     master_key: MasterKey,
+    directory: Arc<dyn Directory>,
     registry: &Registry,
-) -> anyhow::Result<(Arc<dyn BlobStore>, Arc<Packs>, Arc<dyn ObjectStore>, Option<BlockCache>)> {
+) -> anyhow::Result<(Arc<dyn BlobStore>, Arc<Packs>, OwnStores, Arc<dyn ObjectStore>, Option<BlockCache>)> {
     let objects = Box::pin(object_store(config, registry)).await.context("open the blob store")?;
     let objects: Arc<dyn ObjectStore> = Arc::new(ObservedObjects::new(objects, registry)?);
     let layout = BlobLayout::new(&config.blob.prefix)?;
+    let master_key: Arc<dyn KeyWrap> = Arc::new(master_key);
+    let watch = Arc::new(ObservedOwn::new(registry)?);
+    let own = own_stores(config, &directory, &master_key, (&objects, &layout), watch);
+    observed::own_stores(registry, &own)?;
     let packs = Packs::new(
         Arc::clone(&objects),
-        Keyring::new(Arc::new(master_key)),
+        Keyring::new(master_key),
         layout,
         PacksConfig {
             solo_octets: config.pack.solo_octets,
@@ -397,6 +409,7 @@ async fn blob_store(
             compression_level: config.pack.compression_level,
         },
     );
+    let packs = packs.with_own(own.clone());
     let cache = block_cache(config).await?;
     observed::cache(registry, cache.clone())?;
     let packs = match &cache {
@@ -415,7 +428,74 @@ async fn blob_store(
     }
     let packs = Arc::new(packs);
     let blob = ObservedBlobStore::new(Arc::clone(&packs) as Arc<dyn BlobStore>, registry)?;
-    Ok((Arc::new(blob), packs, objects, cache))
+    Ok((Arc::new(blob), packs, own, objects, cache))
+}
+
+/// The operator's word on what tenants' stores may reach.
+#[derive(Debug)]
+struct Reachable(Reach);
+
+impl Guard for Reachable {
+    fn allows(&self, host: &str, address: IpAddr, encrypted: bool) -> bool {
+        self.0.lets(host, address, encrypted)
+    }
+}
+
+/// Large uploads of one tenant to its own store at once: few, for they wait for it with up to two parts in memory.
+const OWN_LARGE_UPLOADS_MAX: usize = 2;
+
+fn own_stores(
+    config: &Config,
+    directory: &Arc<dyn Directory>,
+    master_key: &Arc<dyn KeyWrap>,
+    (house, layout): (&Arc<dyn ObjectStore>, &BlobLayout),
+    watch: Arc<dyn Watch>,
+) -> OwnStores {
+    let own = &config.tenant_buckets;
+    let reach = Reach {
+        networks: own.allowed_networks.iter().copied().collect(),
+        hosts: own.allowed_hosts.clone().into(),
+        public: own.allow_public,
+    };
+    let s3 = S3Config {
+        requests_max: own.requests_max,
+        downloads_max: own.requests_max,
+        ..bounds(&config.blob, String::new())
+    };
+    let config = OwnConfig {
+        s3,
+        shelter: sheltered(&config.blob),
+        guard: Arc::new(Reachable(reach)),
+        watch,
+        large_uploads_max: OWN_LARGE_UPLOADS_MAX.min(config.pack.large_uploads_max.max(1)),
+        // Whatever all of them do, half is left to who is in the house.
+        memory_octets: (config.pack.memory_octets / 2).max(2 * config.pack.solo_octets),
+        ahead_octets: config.read.memory_octets / 8,
+        stores_max: own.clients_max,
+    };
+    let keyring = Keyring::new(Arc::clone(master_key));
+    OwnStores::new(Arc::clone(directory), keyring, Arc::clone(house), layout.clone(), config)
+}
+
+/// How an S3 bucket is asked, whosever it is.
+fn bounds(blob: &Blob, bucket: String) -> S3Config {
+    let defaults = S3Config::new(bucket);
+    S3Config {
+        connect_timeout: blob.connect_timeout.unwrap_or(defaults.connect_timeout),
+        read_timeout: blob.read_timeout.unwrap_or(defaults.read_timeout),
+        attempts_max: blob.attempts_max.unwrap_or(defaults.attempts_max),
+        retries_max: blob.retries_max.unwrap_or(defaults.retries_max),
+        ..defaults
+    }
+}
+
+fn sheltered(blob: &Blob) -> ShelterConfig {
+    let breaker = BreakerConfig::default();
+    let failures = blob.breaker_failures.unwrap_or(breaker.failures);
+    ShelterConfig {
+        breaker: BreakerConfig { failures, ..breaker },
+        hedge: blob.hedge.unwrap_or(true).then(HedgeConfig::default),
+    }
 }
 
 async fn block_cache(config: &Config) -> anyhow::Result<Option<BlockCache>> {
@@ -445,7 +525,7 @@ async fn object_store(config: &Config, registry: &Registry) -> anyhow::Result<Ar
             Ok(Arc::new(DiskStore::open(DiskConfig::new(path)).await?))
         }
         BlobKind::S3 => {
-            let defaults = S3Config::new(blob.bucket.clone().unwrap_or_default());
+            let defaults = bounds(blob, blob.bucket.clone().unwrap_or_default());
             let config = S3Config {
                 region: blob.region.clone(),
                 endpoint: blob.endpoint.clone(),
@@ -454,19 +534,10 @@ async fn object_store(config: &Config, registry: &Registry) -> anyhow::Result<Ar
                     Checksum::WhenSupported => ChecksumMode::WhenSupported,
                     Checksum::WhenRequired => ChecksumMode::WhenRequired,
                 }),
-                connect_timeout: blob.connect_timeout.unwrap_or(defaults.connect_timeout),
-                read_timeout: blob.read_timeout.unwrap_or(defaults.read_timeout),
                 requests_max: blob.requests_max.unwrap_or(defaults.requests_max),
-                attempts_max: blob.attempts_max.unwrap_or(defaults.attempts_max),
-                retries_max: blob.retries_max.unwrap_or(defaults.retries_max),
                 ..defaults
             };
-            let breaker = BreakerConfig::default();
-            let failures = blob.breaker_failures.unwrap_or(breaker.failures);
-            let sheltered = ShelterConfig {
-                breaker: BreakerConfig { failures, ..breaker },
-                hedge: blob.hedge.unwrap_or(true).then(HedgeConfig::default),
-            };
+            let sheltered = sheltered(blob);
             let replica = blob.replica_bucket.as_ref().map(|bucket| S3Config {
                 bucket: bucket.clone(),
                 region: blob.replica_region.clone().or_else(|| config.region.clone()),

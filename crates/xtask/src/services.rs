@@ -13,4 +13,7 @@ mod seaweed;
 pub use cluster::{Cluster, ClusterOptions, Doors};
 pub use port::free_ports;
 pub use postgres::{Postgres, PostgresOptions};
-pub use seaweed::{ADMIN_KEY, ADMIN_SECRET, READER_KEY, READER_SECRET, Seaweed};
+pub use seaweed::{
+    ADMIN_KEY, ADMIN_SECRET, GUEST_KEY, GUEST_KEY_NEXT, GUEST_SECRET, GUEST_SECRET_NEXT, READER_KEY,
+    READER_SECRET, Seaweed,
+};

@@ -95,10 +95,22 @@ impl Bucket {
 
     /// Keys and octets of all packs in it.
     pub(crate) fn packs(&self) -> Vec<(String, u64)> {
+        let mut all = self.list("t/");
+        all.retain(|(key, _)| key.contains("/p/"));
+        all
+    }
+
+    /// Keys of all that begins so.
+    pub(crate) fn objects(&self, prefix: &str) -> Vec<String> {
+        self.list(prefix).into_iter().map(|(key, _)| key).collect()
+    }
+
+    fn list(&self, prefix: &str) -> Vec<(String, u64)> {
         let mut all: Vec<(String, u64)> = Vec::new();
         loop {
             let after = all.last().map(|(key, _)| format!("&start-after={}", key.replace('/', "%2F")));
-            let query = format!("?list-type=2&prefix=t%2F{}", after.unwrap_or_default());
+            let prefix = prefix.trim_end_matches('/').replace('/', "%2F");
+            let query = format!("?list-type=2&prefix={prefix}{}", after.unwrap_or_default());
             let text = String::from_utf8(self.curl(&query, &[])).unwrap();
             let between = |text: &str, tag: &str| {
                 let (_, rest) = text.split_once(&format!("<{tag}>"))?;
@@ -110,7 +122,6 @@ impl Bucket {
             let before = all.len();
             all.extend(page);
             if all.len() == before || !text.contains("<IsTruncated>true") {
-                all.retain(|(key, _)| key.contains("/p/"));
                 return all;
             }
         }

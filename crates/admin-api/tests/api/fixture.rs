@@ -9,7 +9,11 @@ use axum::{
     body::Body,
     http::{HeaderMap, Request, StatusCode},
 };
-use blob::{BlobLayout, DiskConfig, DiskStore, Keyring, MasterKey, Packs, PacksConfig};
+use blob::{
+    BlobLayout, DiskConfig, DiskStore, Guard, KeyWrap, Keyring, MasterKey, ObjectStore, OwnConfig, OwnStores,
+    Packs, PacksConfig, S3Config,
+    weather::{ShelterConfig, Unwatched},
+};
 use http_body_util::BodyExt as _;
 use index::{Sqlite, Store};
 use maildrop::{
@@ -75,6 +79,16 @@ impl Answer {
     }
 }
 
+/// Lets buckets be reached on loopback alone, where nobody listens.
+#[derive(Debug)]
+struct NowhereElse;
+
+impl Guard for NowhereElse {
+    fn allows(&self, _: &str, address: std::net::IpAddr, _: bool) -> bool {
+        address.is_loopback()
+    }
+}
+
 impl Fixture {
     pub(crate) async fn new() -> Self {
         // Tests are faster than people.
@@ -87,13 +101,26 @@ impl Fixture {
         let sqlite = Sqlite::open(&dir.path().join("index.sqlite")).await.unwrap();
         let store = Store::from(Arc::new(sqlite));
         let disk = DiskStore::open(DiskConfig::new(dir.path().join("packs"))).await.unwrap();
-        let master = MasterKey::parse(MASTER).unwrap();
-        let blob: Arc<dyn BlobStore> = Arc::new(Packs::new(
-            Arc::new(disk),
-            Keyring::new(Arc::new(master)),
-            BlobLayout::new("").unwrap(),
-            PacksConfig::default(),
-        ));
+        let master = Arc::new(MasterKey::parse(MASTER).unwrap());
+        let (disk, layout): (Arc<dyn ObjectStore>, _) = (Arc::new(disk), BlobLayout::new("").unwrap());
+        let own = OwnStores::new(
+            Arc::clone(&store.directory),
+            Keyring::new(Arc::clone(&master) as Arc<dyn KeyWrap>),
+            Arc::clone(&disk),
+            layout.clone(),
+            OwnConfig {
+                s3: S3Config::new(""),
+                shelter: ShelterConfig::default(),
+                guard: Arc::new(NowhereElse),
+                watch: Arc::new(Unwatched),
+                large_uploads_max: 2,
+                memory_octets: 1 << 20,
+                ahead_octets: 1 << 20,
+                stores_max: 10,
+            },
+        );
+        let packs = Packs::new(disk, Keyring::new(master), layout, PacksConfig::default());
+        let blob: Arc<dyn BlobStore> = Arc::new(packs.with_own(own.clone()));
         let tenants = TenantCache::new(Arc::clone(&store.directory));
         let (releaser, _) = Releaser::start(Arc::clone(&store.index));
         let (directory, index) = (Arc::clone(&store.directory), Arc::clone(&store.index));
@@ -139,6 +166,7 @@ impl Fixture {
             traffic: TrafficLog::new(Arc::clone(&store.records)),
             hasher: Hasher::new(config).unwrap(),
             backends,
+            buckets: Arc::new(own),
             clock: Arc::new(SystemClock),
             token: AdminToken::new(TOKEN).unwrap(),
             registry,

@@ -342,3 +342,42 @@ async fn usage_has_bounds() {
     assert_eq!(api.get("/v1/sessions").await.is(200).json()["items"], json!([]));
     api.delete("/v1/tenants/one/sessions/nothing").await.refused(404, "not-found", "");
 }
+
+#[tokio::test]
+async fn buckets_are_tried_out_before_they_are_set() {
+    const BUCKET: &str = "/v1/tenants/one/bucket";
+    let api = Fixture::with_tenants().await;
+    let shown = api.get(BUCKET).await.is(200);
+    let nothing = json!({
+        "current": null, "earlier": [], "house_packs": 0, "house_octets": 0, "packs_elsewhere": 0,
+        "octets_elsewhere": 0,
+    });
+    assert_eq!((shown.json(), shown.header("etag")), (nothing.clone(), "\"0\""));
+    let put = async |change: Value| {
+        let mut body = json!({
+            "bucket": "own", "endpoint": "http://127.0.0.1:9", "access_key_id": "key", "secret_access_key": "hush-hush",
+        });
+        body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        api.json("PUT", BUCKET, &[], &body).await
+    };
+    for (change, field) in [
+        (json!({ "bucket": "a/b" }), "bucket"),
+        (json!({ "bucket": "" }), "bucket"),
+        (json!({ "prefix": "../x" }), "prefix"),
+        (json!({ "region": "a.b" }), "region"),
+        (json!({ "endpoint": "http://10.0.0.1" }), "endpoint"),
+        (json!({ "endpoint": "http://127.0.0.1:9/path" }), "endpoint"),
+        (json!({ "access_key_id": "" }), "access_key_id"),
+        (json!({ "secret_access_key": "\n" }), "secret_access_key"),
+    ] {
+        put(change).await.refused(422, "invalid", field);
+    }
+    put(json!({ "secret": "x" })).await.refused(400, "malformed", "secret");
+    // Nobody listens there.
+    let unusable = put(json!({})).await;
+    assert!(unusable.text().contains("write") && !unusable.text().contains("hush"), "{}", unusable.text());
+    unusable.refused(422, "bucket-unusable", "");
+    assert_eq!(api.get(BUCKET).await.json(), nothing);
+    api.delete(BUCKET).await.is(204);
+    api.delete("/v1/tenants/one/bucket/stores/1").await.refused(404, "not-found", "");
+}

@@ -123,6 +123,11 @@ impl Reach {
         named || (self.public && sent == Sent::Encrypted && is_public(address))
     }
 
+    /// The same for those who know by other means how what they send is sent.
+    pub fn lets(&self, host: &str, address: IpAddr, encrypted: bool) -> bool {
+        self.allows(host, address, if encrypted { Sent::Encrypted } else { Sent::InTheClear })
+    }
+
     /// The addresses of a host that may be reached; an address stands for itself.
     pub(super) async fn resolve(
         &self,

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, ops::Range, sync::Arc};
 use async_trait::async_trait;
 use bytes::Bytes;
 use maildrop::{
-    Extent, FairGate, PackId, SealedKey, TenantId,
+    Extent, FairGate, FairPermit, PackId, SealedKey, TenantId,
     port::{BlobError, BodyStream, MessageReader, Read},
 };
 use tokio::{sync::OwnedSemaphorePermit, task::JoinHandle};
@@ -45,7 +45,7 @@ struct Part {
     range: Range<u64>,
     octets: Octets,
     /// Of the node's room; the message that is being read needs none.
-    _room: Option<OwnedSemaphorePermit>,
+    _room: [Option<OwnedSemaphorePermit>; 2],
 }
 
 enum Octets {
@@ -126,7 +126,7 @@ impl Ahead {
         let octets = read::first_octets(extent, read) + WINDOW_FIRST_OCTETS.min(config.ahead_octets);
         if let Some(run) = runs(&all, read, octets, 1).0.into_iter().next() {
             let octets = Octets::Coming(self.fetch(&run));
-            self.parts.push_back(Part { pack: run.pack, range: run.range, octets, _room: None });
+            self.parts.push_back(Part { pack: run.pack, range: run.range, octets, _room: [None, None] });
             self.last = Some(run.last);
         }
     }
@@ -155,13 +155,24 @@ impl Ahead {
             let octets = run.range.end - run.range.start;
             let units = u32::try_from(octets.div_ceil(UNIT_OCTETS)).unwrap_or(u32::MAX);
             // What is not free is not waited for: reading ahead is a favour.
+            let number = run.pack.store();
+            let own = self.packs.own.as_ref().filter(|_| !number.is_house());
+            // Of a store of the tenant's own, which may stand still for long, only up to a share.
+            let of_own = match own {
+                None => None,
+                Some(own) => {
+                    let Some(own) = own.opened(self.tenant, number) else { return };
+                    let Ok(room) = Arc::clone(&own.ahead).try_acquire_many_owned(units) else { return };
+                    Some(room)
+                }
+            };
             let Ok(room) = Arc::clone(&self.packs.ahead).try_acquire_many_owned(units) else { return };
             let octets = Octets::Coming(self.fetch(run));
             self.parts.push_back(Part {
                 pack: run.pack,
                 range: run.range.clone(),
                 octets,
-                _room: Some(room),
+                _room: [Some(room), of_own],
             });
             self.last = Some(run.last);
         }
@@ -187,13 +198,12 @@ impl Ahead {
     }
 
     fn fetch(&self, run: &Run) -> Coming {
-        let name = self.packs.layout.pack(self.tenant, run.pack);
         let length = run.range.end - run.range.start;
-        let (store, cache) = (Arc::clone(&self.packs.store), self.packs.cache.clone());
+        let (packs, cache) = (Arc::clone(&self.packs), self.packs.cache.clone());
         let (turns, tenant, pack, range) = (self.turns.clone(), self.tenant, run.pack, run.range.clone());
         let work = async move {
-            let turn = turns.turn(tenant).await;
-            let _turn = turn.ok_or_else(|| BlobError::Unavailable("too much waits to be read".into()))?;
+            let _turn = turn(&turns, tenant, pack).await?;
+            let (store, name) = packs.place(tenant, pack).await?;
             match cache {
                 Some(cache) => cache.read(&*store, &name, pack, &range).await,
                 None => Fetch::new(store, name, range, Some(length)).all().await,
@@ -223,11 +233,10 @@ impl MessageReader for Ahead {
             self.plan(read, next);
             held = self.fetched(extent, wanted).await;
         }
-        let turn = self.turns.turn(self.tenant).await;
-        let _turn = turn.ok_or_else(|| BlobError::Unavailable("too much waits to be read".into()))?;
-        let name = self.packs.layout.pack(self.tenant, extent.pack);
+        let _turn = turn(&self.turns, self.tenant, extent.pack).await?;
+        let (store, name) = self.packs.place(self.tenant, extent.pack).await?;
         let entry = Entry {
-            store: Arc::clone(&self.packs.store),
+            store,
             cache: self.packs.cache.clone(),
             name,
             tenant: self.tenant,
@@ -236,6 +245,16 @@ impl MessageReader for Ahead {
         };
         read::open(entry, read, held.unwrap_or_default()).await
     }
+}
+
+/// The tenant's turn; none where the pack lies in a store of its own, whose places are that tenant's alone: what waits
+/// for it must not stand in the way of what does not.
+async fn turn(turns: &FairGate, tenant: TenantId, pack: PackId) -> Result<Option<FairPermit>, BlobError> {
+    if !pack.store().is_house() {
+        return Ok(None);
+    }
+    let turn = turns.turn(tenant).await;
+    turn.map(Some).ok_or_else(|| BlobError::Unavailable("too much waits to be read".into()))
 }
 
 /// Messages that are fetched by one request.

@@ -10,7 +10,7 @@ use maildrop::{
 
 use super::{Inner, fetch::Fetch};
 use crate::{
-    BlobKey,
+    BlobKey, ObjectStore,
     format::{
         FRAME_HEADER_OCTETS, FooterEntry, FrameHeader, FrameKind, Malformed, PACK_HEADER_OCTETS,
         PREFIX_OCTETS, Prefix, SUMMARY_OCTETS, Summary, TAG_OCTETS, TRAILER_OCTETS, Trailer, decode_envelope,
@@ -55,11 +55,12 @@ impl Inner {
         pack: PackId,
         octets: u64,
     ) -> Result<PackContents, BlobError> {
-        let name = self.layout.pack(tenant, pack);
+        let (store, name) = self.place(tenant, pack).await?;
+        let place = (store, name.clone());
         let bad = |what: Malformed| BlobError::Corrupt(format!("{name}: {}", what.0));
         let mut read_octets = 0;
         let end = octets - octets.min(if octets <= WHOLE_OCTETS { octets } else { END_OCTETS });
-        let last = self.piece(&name, end..octets, &mut read_octets).await?;
+        let last = piece(&place, end..octets, &mut read_octets).await?;
         let trailer =
             last.last_chunk::<TRAILER_OCTETS>().ok_or(Malformed("pack is cut short")).map_err(bad)?;
         let trailer = Trailer::parse(trailer).map_err(bad)?;
@@ -71,7 +72,7 @@ impl Inner {
         let footer_octets = if footer.start >= end {
             last.slice((footer.start - end) as usize..(footer.end - end) as usize)
         } else {
-            self.piece(&name, footer.clone(), &mut read_octets).await?
+            piece(&place, footer.clone(), &mut read_octets).await?
         };
         let entries = parse_footer(&footer_octets, &trailer).map_err(bad)?;
         let mut at = PACK_HEADER_OCTETS as u64;
@@ -90,7 +91,7 @@ impl Inner {
         } else {
             let mut pieces = Vec::new();
             for run in runs(&entries) {
-                pieces.push((run.start, self.piece(&name, run, &mut read_octets).await?));
+                pieces.push((run.start, piece(&place, run, &mut read_octets).await?));
             }
             Pieces(pieces)
         };
@@ -102,7 +103,7 @@ impl Inner {
             if let Some(envelope) = envelope_octets(octets)
                 && envelope > head.end - head.start
             {
-                longer = self.piece(&name, entry.offset..entry.offset + envelope, &mut read_octets).await?;
+                longer = piece(&place, entry.offset..entry.offset + envelope, &mut read_octets).await?;
                 octets = &longer;
             }
             let tail = pieces.get(&tail_of(entry)).ok_or(Malformed("pack is cut short")).map_err(bad)?;
@@ -112,11 +113,15 @@ impl Inner {
         }
         Ok(PackContents { entries: found, damage: Vec::new(), read_octets })
     }
+}
 
-    async fn piece(&self, name: &BlobKey, range: Range<u64>, read: &mut u64) -> Result<Bytes, BlobError> {
-        *read += range.end - range.start;
-        Fetch::new(Arc::clone(&self.store), name.clone(), range, None).all().await
-    }
+async fn piece(
+    (store, name): &(Arc<dyn ObjectStore>, BlobKey),
+    range: Range<u64>,
+    read: &mut u64,
+) -> Result<Bytes, BlobError> {
+    *read += range.end - range.start;
+    Fetch::new(Arc::clone(store), name.clone(), range, None).all().await
 }
 
 fn head_of(entry: &FooterEntry) -> Range<u64> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use maildrop::{
-    PackId, SealedKey, TenantId,
+    PackId, SealedKey, TenantBuckets, TenantId,
     port::{BlobError, FoundEntry, ManifestPart, ManifestStore, PackContents},
 };
 
@@ -60,6 +60,17 @@ impl ManifestStore for Packs {
         let count = octets.len() as u64;
         inner.store.put(&name, octets.into()).await?;
         Ok(count)
+    }
+
+    async fn find_buckets(
+        &self,
+        tenant: TenantId,
+        recorded: Option<TenantBuckets>,
+    ) -> Result<Option<TenantBuckets>, BlobError> {
+        match &self.inner.own {
+            Some(own) => own.find(tenant, recorded).await,
+            None => Ok(None),
+        }
     }
 
     async fn list_manifests(&self, tenant: TenantId) -> Result<Vec<ManifestPart>, BlobError> {

@@ -5,7 +5,7 @@ use std::{collections::HashSet, ops::Range, sync::Arc};
 use async_trait::async_trait;
 use bytes::Bytes;
 use maildrop::{
-    Extent, PackId, SealedKey, TenantId,
+    Extent, PackId, SealedKey, StoreNumber, TenantId,
     port::{BlobError, LiveEntry, MovedEntry, PackPage, PackStore, Rewritten, RewrittenPack},
 };
 use uuid::Uuid;
@@ -83,7 +83,9 @@ impl PackStore for Packs {
             return Ok(rewritten);
         }
         read.sort_by_key(|(entry, _)| (entry.mailbox, entry.uid, entry.extent.pack, entry.extent.offset));
-        let (pack, octets) = (PackId::generate(), read.iter().map(|(_, sealed)| sealed.len()).sum());
+        let pack = PackId::generate_in(self.inner.current(tenant).await?);
+        let (store, name) = self.inner.place(tenant, pack).await?;
+        let octets = read.iter().map(|(_, sealed)| sealed.len()).sum();
         let mut builder = PackBuilder::new(tenant, pack, read.len(), octets);
         for (entry, sealed) in &read {
             rewritten.moved.push(MovedEntry { from: entry.extent, to: builder.push(sealed).offset });
@@ -93,30 +95,43 @@ impl PackStore for Packs {
         let octets = builder.finish();
         rewritten.requests += 1;
         rewritten.pack = Some(RewrittenPack { pack, octets: octets.len() as u64, entries: count });
-        self.inner.store.put(&self.inner.layout.pack(tenant, pack), octets).await?;
+        store.put(&name, octets).await?;
         Ok(rewritten)
     }
 
     async fn delete_packs(&self, tenant: TenantId, packs: &[PackId]) -> Result<(), BlobError> {
-        let keys: Vec<_> = packs.iter().map(|pack| self.inner.layout.pack(tenant, *pack)).collect();
-        for batch in keys.chunks(DELETE_BATCH) {
-            self.inner.store.delete(batch).await?;
+        let mut packs = packs.to_vec();
+        packs.sort_unstable_by_key(PackId::store);
+        for of_store in packs.chunk_by(|a, b| a.store() == b.store()) {
+            let (mut store, mut keys) = (Arc::clone(&self.inner.store), Vec::with_capacity(of_store.len()));
+            for pack in of_store {
+                let (of_pack, name) = self.inner.place(tenant, *pack).await?;
+                store = of_pack;
+                keys.push(name);
+            }
+            for batch in keys.chunks(DELETE_BATCH) {
+                store.delete(batch).await?;
+            }
         }
         Ok(())
     }
 
     async fn list_packs(&self, tenant: TenantId, after: Option<PackId>) -> Result<PackPage, BlobError> {
-        let layout = &self.inner.layout;
-        let after = after.map(|pack| layout.pack(tenant, pack));
-        let page = self.inner.store.list(&layout.tenant(tenant), after.as_ref()).await?;
-        // What others put there is not ours to judge.
-        let packs = page.objects.iter().filter_map(|listed| {
-            let (_, pack) = layout.parse(&listed.key).filter(|(whose, _)| *whose == tenant)?;
-            Some((pack, listed.octets))
-        });
-        let packs: Vec<_> = packs.collect();
-        // A page of nothing but others' objects cannot be gone on from.
-        Ok(PackPage { more: page.more && !packs.is_empty(), packs })
+        let first = after.map_or(StoreNumber::HOUSE, |pack| pack.store());
+        let mut stores = vec![StoreNumber::HOUSE];
+        if let Some(own) = &self.inner.own {
+            stores.extend(own.numbers(tenant).await?);
+        }
+        stores.retain(|number| *number >= first);
+        let mut left = stores.iter().copied().peekable();
+        while let Some(number) = left.next() {
+            let after = after.filter(|pack| pack.store() == number);
+            let page = self.inner.list_store(tenant, number, after).await?;
+            if !page.packs.is_empty() {
+                return Ok(PackPage { more: page.more || left.peek().is_some(), packs: page.packs });
+            }
+        }
+        Ok(PackPage { more: false, packs: Vec::new() })
     }
 
     async fn beacons(&self, shard: u8) -> Result<Vec<Uuid>, BlobError> {
@@ -136,14 +151,36 @@ impl PackStore for Packs {
 }
 
 impl Inner {
+    /// A page of the packs in one of the tenant's stores.
+    async fn list_store(
+        &self,
+        tenant: TenantId,
+        number: StoreNumber,
+        after: Option<PackId>,
+    ) -> Result<PackPage, BlobError> {
+        let own = self.own(tenant, number).await?;
+        let (store, layout) =
+            own.as_ref().map_or((&self.store, &self.layout), |own| (&own.store, &own.layout));
+        let after = after.map(|pack| layout.pack(tenant, pack));
+        let page = store.list(&layout.tenant(tenant), after.as_ref()).await?;
+        // What others put there is not ours to judge, nor are packs that lie in another store by their names.
+        let packs = page.objects.iter().filter_map(|listed| {
+            let (whose, pack) = layout.parse(&listed.key)?;
+            (whose == tenant && pack.store() == number).then_some((pack, listed.octets))
+        });
+        let packs: Vec<_> = packs.collect();
+        // A page of nothing but others' objects cannot be gone on from.
+        Ok(PackPage { more: page.more && !packs.is_empty(), packs })
+    }
+
     /// The octets from the first of these entries to the end of the last.
     async fn fetch(&self, tenant: TenantId, run: &[LiveEntry]) -> Result<Bytes, BlobError> {
-        let name = self.layout.pack(tenant, run[0].extent.pack);
+        let (store, name) = self.place(tenant, run[0].extent.pack).await?;
         let Some(range) = reach(run) else {
             return Err(BlobError::Corrupt(format!("{name}: an extent that cannot be")));
         };
         let octets = range.end - range.start;
-        let all = Fetch::new(Arc::clone(&self.store), name.clone(), range, None).all().await?;
+        let all = Fetch::new(store, name.clone(), range, None).all().await?;
         if all.len() as u64 != octets {
             return Err(BlobError::Corrupt(format!("{name} is cut short")));
         }

@@ -67,6 +67,49 @@ impl Rooms {
     }
 }
 
+/// A part of the room that some messages may take up at most: those of one tenant with a store of its own, which may
+/// stand still for long, or of all of these.
+#[derive(Debug)]
+pub(crate) struct Share {
+    room: Arc<Semaphore>,
+    /// As that of [`Rooms`].
+    overdraft: Arc<Semaphore>,
+}
+
+impl Share {
+    pub(crate) fn new(octets: usize) -> Self {
+        let room = Semaphore::new(units(octets).clamp(1, Semaphore::MAX_PERMITS));
+        Self { room: Arc::new(room), overdraft: Arc::new(Semaphore::new(1)) }
+    }
+}
+
+/// What a message takes up of a share.
+#[derive(Default)]
+pub(super) struct OfShare {
+    held: Held,
+    overdraft: Option<OwnedSemaphorePermit>,
+}
+
+impl OfShare {
+    /// Waits until the message may take up so many octets in all.
+    pub(super) async fn grow(&mut self, share: &Share, octets: usize) -> Result<(), BlobError> {
+        let missing = units(octets).saturating_sub(self.held.units);
+        if missing == 0 || self.overdraft.is_some() {
+            return Ok(());
+        }
+        let wanted = u32::try_from(missing).unwrap_or(u32::MAX);
+        match either(&share.room, wanted, &share.overdraft).await? {
+            (permit, true) => self.held.add(permit, missing),
+            (permit, false) => self.overdraft = Some(permit),
+        }
+        Ok(())
+    }
+
+    pub(super) fn permits(self) -> impl Iterator<Item = OwnedSemaphorePermit> {
+        [self.held.permit, self.overdraft].into_iter().flatten()
+    }
+}
+
 /// The room one message takes up.
 #[derive(Default)]
 pub(super) struct Room {

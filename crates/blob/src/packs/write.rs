@@ -13,12 +13,13 @@ use tokio::{sync::OwnedSemaphorePermit, task::JoinHandle};
 use super::{
     Inner,
     builder::PackBuilder,
-    room::{self, Room},
+    room::{self, OfShare, Room},
 };
 use crate::{
-    BlobKey, Upload,
+    BlobKey, ObjectStore, Upload,
     format::{BODY_CHUNK_OCTETS, FooterEntry, PACK_HEADER_OCTETS, PackHeader, write_footer},
     keys::TenantKey,
+    own::OwnStore,
     seal::EntrySealer,
 };
 
@@ -30,17 +31,22 @@ pub(super) struct Writer {
     room: Room,
     /// Set once the message may outgrow `solo_octets`.
     large: Option<Large>,
+    /// Where the tenant has a store of its own: that, and what the message takes up of its share and of everybody's.
+    own: Option<Arc<OwnStore>>,
+    shares: [OfShare; 2],
 }
 
 impl Writer {
     pub(super) fn new(
         packs: Arc<Inner>,
+        own: Option<Arc<OwnStore>>,
         tenant: TenantId,
         key: &TenantKey,
         envelope: &EntryEnvelope,
     ) -> Result<Self, BlobError> {
         let sealer = EntrySealer::new(tenant, key, packs.config.compression_level, envelope)?;
-        Ok(Self { packs, tenant, sealer, room: Room::default(), large: None })
+        let (room, shares) = (Room::default(), Default::default());
+        Ok(Self { packs, tenant, sealer, room, large: None, own, shares })
     }
 
     /// Moves sealed octets on where enough have gathered.
@@ -63,6 +69,7 @@ impl Writer {
         sealed.reserve(2 * BODY_CHUNK_OCTETS);
         sealed.splice(..0, header);
         self.large = Some(large);
+        self.shares = Default::default();
         Ok(())
     }
 }
@@ -70,7 +77,11 @@ impl Writer {
 #[async_trait]
 impl EntryWriter for Writer {
     async fn room(&mut self, octets: usize) -> Result<(), BlobError> {
-        if self.large.is_some() {
+        if let Some(large) = &mut self.large {
+            // A store of a tenant's own is waited for in here, where nobody waits for whom holds nothing.
+            if self.own.is_some() {
+                large.make_ready(self.sealer.held() + octets, self.packs.config.part_octets).await?;
+            }
             return Ok(());
         }
         let (held, more) = (self.sealer.held() + self.room.spooled(), octets + ROOM_AROUND_OCTETS);
@@ -78,7 +89,16 @@ impl EntryWriter for Writer {
             return self.turn_large().await;
         }
         let more = more + self.sealer.unsealed();
+        if let (Some(own), Some(stores)) = (&self.own, &self.packs.own) {
+            let [of_store, of_all] = &mut self.shares;
+            of_store.grow(&own.share, held + more).await?;
+            of_all.grow(stores.share(), held + more).await?;
+        }
         self.room.grow(&self.packs.rooms, self.sealer.sealed(), more).await
+    }
+
+    fn is_elsewhere(&self) -> bool {
+        self.own.is_some()
     }
 
     async fn write(&mut self, chunk: &[u8]) -> Result<(), BlobError> {
@@ -101,7 +121,11 @@ impl EntryWriter for Writer {
         let sealed = std::mem::take(self.sealer.sealed());
         match self.large.take() {
             Some(large) => large.finish(&self.packs, sealed).await.map(Sealed::Stored),
-            None => self.room.seal(&self.packs.rooms, sealed).await.map(Sealed::Entry),
+            None => {
+                let mut entry = self.room.seal(&self.packs.rooms, sealed).await?;
+                entry.room.extend(self.shares.into_iter().flat_map(OfShare::permits));
+                Ok(Sealed::Entry(entry))
+            }
         }
     }
 
@@ -156,7 +180,8 @@ impl Inner {
     ) -> Result<Vec<StoredEntry>, BlobError> {
         let entries = self.recall(entries).await?.into_iter().collect::<Result<Vec<_>, _>>()?;
         let octets: u64 = entries.iter().map(|entry| entry.octets.len()).sum();
-        let (pack, count) = (PackId::generate(), entries.len());
+        let (pack, count) = (PackId::generate_in(self.current(tenant).await?), entries.len());
+        let (store, name) = self.place(tenant, pack).await?;
         let mut builder =
             PackBuilder::new(tenant, pack, count, usize::try_from(octets).unwrap_or(usize::MAX));
         let mut extents = Vec::with_capacity(count);
@@ -171,7 +196,7 @@ impl Inner {
         }
         let octets = builder.finish();
         let (pack_octets, pack_entries) = (octets.len() as u64, count as u32);
-        self.store.put(&self.layout.pack(tenant, pack), octets.clone()).await?;
+        store.put(&name, octets.clone()).await?;
         // Most mail is read soon after it came in.
         if let Some(cache) = &self.cache {
             cache.keep(pack, &octets);
@@ -190,6 +215,7 @@ const LARGE_WAIT: Duration = Duration::from_secs(30);
 /// A message that is a pack of its own, going out part by part while more of it comes in.
 struct Large {
     pack: PackId,
+    store: Arc<dyn ObjectStore>,
     key: BlobKey,
     /// None before there is a whole part: what fits into one goes out by one request.
     upload: Option<Sending>,
@@ -231,20 +257,35 @@ impl Large {
     async fn begin(packs: &Inner, tenant: TenantId) -> Result<Self, BlobError> {
         // One delivery may hold several permits, one for each tenant it goes to: waiting for the next without
         // an end could be waiting for oneself.
-        let permit = Arc::clone(&packs.large_uploads).acquire_owned();
+        let number = packs.current(tenant).await?;
+        let own = packs.own(tenant, number).await?;
+        let uploads = own.as_ref().map_or(&packs.large_uploads, |own| &own.large_uploads);
+        let permit = Arc::clone(uploads).acquire_owned();
         let permit = tokio::time::timeout(LARGE_WAIT, permit)
             .await
             .map_err(|_| BlobError::Unavailable("too many large messages are coming in".into()))?
             .map_err(|e| BlobError::Unavailable(e.to_string()))?;
-        let pack = PackId::generate();
-        let key = packs.layout.pack(tenant, pack);
-        Ok(Self { pack, key, upload: None, sent: 0, _permit: permit })
+        let pack = PackId::generate_in(number);
+        let (store, key) = packs.place(tenant, pack).await?;
+        Ok(Self { pack, store, key, upload: None, sent: 0, _permit: permit })
     }
 
-    async fn send(&mut self, packs: &Inner, part: Vec<u8>) -> Result<(), BlobError> {
+    /// Waits until what comes next, after `held` octets, can be sent without waiting for the store.
+    async fn make_ready(&mut self, held: usize, part_octets: usize) -> Result<(), BlobError> {
+        if held < part_octets {
+            return Ok(());
+        }
+        match &mut self.upload {
+            Some(upload) => *upload = Sending::Idle(upload.idle().await?),
+            None => self.upload = Some(Sending::Idle(self.store.upload(&self.key).await?)),
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, part: Vec<u8>) -> Result<(), BlobError> {
         let upload = match &mut self.upload {
             Some(upload) => upload,
-            None => self.upload.insert(Sending::Idle(packs.store.upload(&self.key).await?)),
+            None => self.upload.insert(Sending::Idle(self.store.upload(&self.key).await?)),
         };
         upload.send(part.into()).await
     }
@@ -258,7 +299,7 @@ impl Large {
             let mut part = std::mem::replace(sealed, rest);
             part.truncate(part_octets);
             self.sent += part_octets as u64;
-            self.send(packs, part).await?;
+            self.send(part).await?;
         }
         Ok(())
     }
@@ -270,11 +311,11 @@ impl Large {
         write_footer(&mut sealed, footer_at, &[FooterEntry { offset, length }]);
         let pack_octets = self.sent + sealed.len() as u64;
         if self.upload.is_none() && sealed.len() <= packs.config.part_octets {
-            packs.store.put(&self.key, sealed.into()).await?;
+            self.store.put(&self.key, sealed.into()).await?;
         } else {
             self.send_full_parts(packs, &mut sealed).await?;
             if !sealed.is_empty() {
-                self.send(packs, sealed).await?;
+                self.send(sealed).await?;
             }
             if let Some(mut upload) = self.upload.take() {
                 upload.idle().await?.complete().await?;

@@ -14,6 +14,7 @@ use aws_sdk_s3::{
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 
 use super::{attempts::Attempts, transfer_time};
+use crate::own::Guarded;
 
 /// The region signed into requests to a custom endpoint when none is given: most such servers take any.
 const CUSTOM_ENDPOINT_REGION: &str = "us-east-1";
@@ -134,10 +135,12 @@ impl S3Config {
         RetryPartition::custom("postern").token_bucket(bucket).build()
     }
 
-    pub(super) async fn client(&self, attempts: Attempts) -> Client {
-        let http = aws_smithy_http_client::Builder::new()
-            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
-            .build_https();
+    pub(super) async fn client(&self, attempts: Attempts, guarded: Option<Guarded>) -> Client {
+        let http = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc));
+        let http = match guarded {
+            Some(guarded) => http.build_with_resolver(guarded),
+            None => http.build_https(),
+        };
         let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http);
         let region = self.region.clone();
         let custom = self.endpoint.is_some();

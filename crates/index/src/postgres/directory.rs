@@ -2,6 +2,7 @@
 
 mod addresses;
 mod aliases;
+mod buckets;
 mod certificates;
 mod credentials;
 mod deletion;
@@ -13,11 +14,11 @@ mod tenants;
 use async_trait::async_trait;
 use maildrop::{
     Actor, Address, Alias, AliasAddress, ApiKey, ApiKeyId, AppPassword, Certificate, CredentialId, Domain,
-    DomainName, LoginSettings, Mailbox, MailboxId, NewCredential, NewMailbox, Tenant, TenantId, TenantLogin,
-    TenantName,
+    DomainName, LoginSettings, Mailbox, MailboxId, NewCredential, NewMailbox, Tenant, TenantBuckets,
+    TenantId, TenantLogin, TenantName,
     port::{
         Conflict, Directory, HostCertificate, IndexError, LoginLookup, MailboxQuery, MailboxUpdate,
-        ResolvedRecipient, TenantDeletion, TenantUpdate,
+        ResolvedRecipient, StorePacks, TenantDeletion, TenantUpdate,
     },
 };
 use sqlx::{Postgres as Db, Transaction};
@@ -87,6 +88,24 @@ impl Directory for Postgres {
         at: OffsetDateTime,
     ) -> Result<Option<i64>, IndexError> {
         self.set_tenant_login(tenant, settings, secrets, if_version, actor, at).await
+    }
+
+    async fn tenant_buckets(&self, tenant: TenantId) -> Result<Option<TenantBuckets>, IndexError> {
+        self.tenant_buckets(tenant).await
+    }
+
+    async fn set_tenant_buckets(
+        &self,
+        tenant: TenantId,
+        stored: &TenantBuckets,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<Option<i64>, IndexError> {
+        self.set_tenant_buckets(tenant, stored, actor, at).await
+    }
+
+    async fn packs_by_store(&self, tenant: TenantId) -> Result<Vec<StorePacks>, IndexError> {
+        self.packs_by_store(tenant).await
     }
 
     async fn begin_tenant_deletion(

@@ -2,9 +2,11 @@
 
 use index::Store;
 use maildrop::{
-    Domain, LoginSettings, MailboxId, NewCredential, NewMailbox, PasswordBackend, SealedKey, TenantId,
-    TenantLogin, TenantName, TenantSettings, Uid, View,
-    port::{CommitOutcome, Conflict, IndexError, LoginDomain, MailboxQuery, RowOutcome, TenantUpdate},
+    BucketPlace, Domain, LoginSettings, MailboxId, NewCredential, NewMailbox, PackId, PasswordBackend,
+    SealedKey, StoreNumber, TenantBuckets, TenantId, TenantLogin, TenantName, TenantSettings, Uid, View,
+    port::{
+        CommitOutcome, Conflict, IndexError, LoginDomain, MailboxQuery, RowOutcome, StorePacks, TenantUpdate,
+    },
 };
 
 use crate::{backend::Backend, fixture::*};
@@ -354,4 +356,67 @@ pub(crate) async fn the_key_check_keeps_the_first(backend: &Backend) {
     assert_eq!(index.key_check(b"first").await.unwrap(), b"first");
     assert_eq!(backend.second().await.index.key_check(b"second").await.unwrap(), b"first");
     index.ready().await.unwrap();
+}
+
+pub(crate) async fn buckets_are_set_with_their_version(backend: &Backend) {
+    let directory = &backend.store.directory;
+    let one = tenant(&backend.store, "one").await;
+    let two = tenant(&backend.store, "two").await;
+    assert_eq!(directory.tenant_buckets(one).await.unwrap(), Some(TenantBuckets::default()));
+    let mut stored = TenantBuckets {
+        key: Some(SealedKey(vec![4, 5])),
+        secrets: Some(b"sealed".to_vec()),
+        ..TenantBuckets::default()
+    };
+    let place = BucketPlace { bucket: "own".into(), access_key_id: "key".into(), ..BucketPlace::default() };
+    stored.buckets.turn_to(place, AT).unwrap();
+    let set = async |tenant, stored: &TenantBuckets| {
+        directory.set_tenant_buckets(tenant, stored, &actor(), AT).await
+    };
+    assert_eq!(set(one, &stored).await.unwrap(), Some(1));
+    assert_conflict(set(one, &stored).await, Conflict::Revision);
+    stored.version = 1;
+    assert_eq!(directory.tenant_buckets(one).await.unwrap(), Some(stored.clone()));
+    assert_eq!(
+        directory.tenant_buckets(two).await.unwrap(),
+        Some(TenantBuckets::default()),
+        "the other's stay"
+    );
+    stored.buckets.leave(AT);
+    assert_eq!(set(one, &stored).await.unwrap(), Some(2));
+    assert!(directory.tenant_buckets(one).await.unwrap().unwrap().buckets.current.is_house());
+    assert_eq!(set(TenantId::generate(), &TenantBuckets::default()).await.unwrap(), None);
+    // What clears them is needed until the tenant is gone.
+    assert!(directory.begin_tenant_deletion(one, &actor(), AT).await.unwrap());
+    let left = directory.tenant_buckets(one).await.unwrap().unwrap();
+    assert_eq!((left.key, left.secrets), (stored.key.clone(), stored.secrets.clone()));
+    assert_eq!(set(one, &left_at(2, stored)).await.unwrap(), None);
+    assert_eq!(directory.tenant_buckets(TenantId::generate()).await.unwrap(), None);
+}
+
+fn left_at(version: i64, stored: TenantBuckets) -> TenantBuckets {
+    TenantBuckets { version, ..stored }
+}
+
+pub(crate) async fn packs_are_counted_by_the_store_they_name(backend: &Backend) {
+    let store = &backend.store;
+    let one = tenant(store, "one").await;
+    let two = tenant(store, "two").await;
+    let a = mailbox(store, one, "a@one.test", None).await;
+    assert_eq!(store.directory.packs_by_store(one).await.unwrap(), []);
+    for number in [0, 0, 1, 0xabc] {
+        let mut entry = entry();
+        entry.extent.pack = PackId::generate_in(StoreNumber(number));
+        store.index.deliver(one, &entry, &[message(a, 1)]).await.unwrap();
+    }
+    let mut found = store.directory.packs_by_store(one).await.unwrap();
+    found.sort_by_key(|packs| packs.store);
+    let octets = entry().pack_octets;
+    let expected = [(0, 2), (1, 1), (0xabc, 1)].map(|(number, packs)| StorePacks {
+        store: StoreNumber(number),
+        packs,
+        octets: packs * octets,
+    });
+    assert_eq!(found, expected);
+    assert_eq!(store.directory.packs_by_store(two).await.unwrap(), []);
 }

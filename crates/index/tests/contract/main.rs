@@ -58,6 +58,8 @@ contract! {
     directory::one_tenants_broken_row_is_no_others,
     directory::passwords_change_with_their_version,
     directory::logins_are_set_with_their_version,
+    directory::buckets_are_set_with_their_version,
+    directory::packs_are_counted_by_the_store_they_name,
     directory::deletions_are_whole,
     directory::a_mailbox_is_deleted_in_steps,
     directory::a_tenants_deletion_takes_deleted_mailboxes_along,

@@ -28,10 +28,19 @@ impl GarbageCollector {
         let held = self.garbage.held_times(shard).await?;
         loop {
             let sweeps = self.garbage.all_tenants_sweeps(shard, YOUNG, PAUSE_OF_TENANT, TENANTS).await?;
+            let mut failed = 0;
             for sweep in &sweeps {
-                self.sweep(shard, *sweep, &held).await?;
+                match self.sweep(shard, *sweep, &held).await {
+                    // It may have a store of its own, which is no reason to leave the others' objects.
+                    Err(BrokenOff::Blob(error)) => {
+                        warn!(tenant = %sweep.tenant, %error, "a tenant's objects could not be swept");
+                        failed += 1;
+                    }
+                    swept => swept?,
+                }
             }
-            if sweeps.len() < TENANTS as usize {
+            // Those that failed are due still.
+            if sweeps.len() < TENANTS as usize || failed == sweeps.len() {
                 return Ok(());
             }
         }
@@ -96,10 +105,12 @@ impl GarbageCollector {
 fn next(page: &PackPage, from: OffsetDateTime, until: OffsetDateTime) -> Option<PackId> {
     let (last, _) = page.packs.last().filter(|_| page.more)?;
     if last.time() >= until {
-        return last.shard().checked_add(1).map(|shard| PackId::first(shard, from));
+        // Behind the last part is the tenant's next store.
+        let part = last.shard().checked_add(1).map(|shard| PackId::first_in(last.store(), shard, from));
+        return part.or_else(|| Some(PackId::first_in(last.store().next()?, 0, from)));
     }
     if last.time() < from {
-        return Some(PackId::first(last.shard(), from));
+        return Some(PackId::first_in(last.store(), last.shard(), from));
     }
     Some(*last)
 }

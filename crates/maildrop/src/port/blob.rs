@@ -41,6 +41,19 @@ pub trait BlobStore: Send + Sync + std::fmt::Debug {
     /// nothing is left.
     async fn purge(&self, tenant: TenantId) -> Result<u64, BlobError>;
 
+    /// The same for the stores of the tenant's own, as long as what they are asked with is known.
+    async fn purge_own(&self, tenant: TenantId) -> Result<u64, BlobError> {
+        let _ = tenant;
+        Ok(0)
+    }
+
+    /// Whether what is stored of the tenant now goes to a store of its own. That is waited for without a turn: it may
+    /// stand still while others' do not.
+    async fn is_elsewhere(&self, tenant: TenantId) -> bool {
+        let _ = tenant;
+        false
+    }
+
     /// Begins to store one message of `tenant`. Dropping the writer forgets it.
     async fn writer(
         &self,
@@ -122,6 +135,11 @@ pub trait EntryWriter: Send {
     /// Waits until there is room for `octets` more (back-pressure), or says that there will be none soon.
     /// [`write`](Self::write) does that by itself; who holds what others wait for, a turn, asks before.
     async fn room(&mut self, octets: usize) -> Result<(), BlobError>;
+
+    /// Whether the message goes to a store of its tenant's own ([`BlobStore::is_elsewhere`]).
+    fn is_elsewhere(&self) -> bool {
+        false
+    }
 
     /// Takes the next octets.
     async fn write(&mut self, chunk: &[u8]) -> Result<(), BlobError>;

@@ -8,7 +8,8 @@ use time::OffsetDateTime;
 use crate::{
     Actor, Address, Alias, AliasAddress, ApiKey, ApiKeyId, AppPassword, Certificate, CredentialId, Domain,
     DomainName, LoginScope, LoginSettings, Mailbox, MailboxId, MailboxSettings, NewCredential, NewMailbox,
-    Policy, Rules, SealedKey, State, Tenant, TenantId, TenantLogin, TenantName, TenantSettings,
+    Policy, Rules, SealedKey, State, StoreNumber, Tenant, TenantBuckets, TenantId, TenantLogin, TenantName,
+    TenantSettings,
     port::{Conflict, IndexError},
 };
 
@@ -72,6 +73,24 @@ pub trait Directory: Send + Sync + std::fmt::Debug {
         actor: &Actor,
         at: OffsetDateTime,
     ) -> Result<Option<i64>, IndexError>;
+
+    /// The stores of the tenant's own, those of one that is being deleted, too; `None` where there is no such tenant.
+    async fn tenant_buckets(&self, tenant: TenantId) -> Result<Option<TenantBuckets>, IndexError>;
+
+    /// Sets the stores of the tenant's own where their version is still the one that `stored` has
+    /// ([`Conflict::Revision`] otherwise), and gives the new one; `None` where there is no such tenant, or it is being
+    /// deleted.
+    async fn set_tenant_buckets(
+        &self,
+        tenant: TenantId,
+        stored: &TenantBuckets,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<Option<i64>, IndexError>;
+
+    /// What lies in each store of the tenant, the house's included, by number; stores with nothing are left out. Packs
+    /// whose objects are deleted do not count. Reads all packs of the tenant.
+    async fn packs_by_store(&self, tenant: TenantId) -> Result<Vec<StorePacks>, IndexError>;
 
     /// Begins to delete a tenant: its data key is destroyed, its domains, keys and certificates go, and its
     /// sessions end. From here on nothing of it can be read, and the rest may take its time. `false` where
@@ -511,4 +530,15 @@ pub struct TenantDeletion {
     pub begun_at: OffsetDateTime,
     /// When it was finished, if it is.
     pub finished_at: Option<OffsetDateTime>,
+}
+
+/// What lies in a store of a tenant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StorePacks {
+    /// Which.
+    pub store: StoreNumber,
+    /// Packs in it.
+    pub packs: u64,
+    /// Their octets.
+    pub octets: u64,
 }

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{BlobError, IndexError};
-use crate::{EntryEnvelope, Extent, MailboxId, Measured, PackId, SealedKey, TenantId, Uid};
+use crate::{EntryEnvelope, Extent, MailboxId, Measured, PackId, SealedKey, TenantBuckets, TenantId, Uid};
 
 /// Rows by table, each an object of its columns, in a form that all adapters read and write: identifiers and octets in
 /// hex, times in microseconds since 1970.
@@ -307,6 +307,14 @@ pub trait ManifestStore: Send + Sync + std::fmt::Debug {
         part: &ManifestPart,
         text: &[u8],
     ) -> Result<u64, BlobError>;
+
+    /// Finds out which stores of its own the tenant has: what a manifest has `recorded`, or what was described in the
+    /// house's store when they were set, where that is newer. From here on packs are looked for there.
+    async fn find_buckets(
+        &self,
+        tenant: TenantId,
+        recorded: Option<TenantBuckets>,
+    ) -> Result<Option<TenantBuckets>, BlobError>;
 
     /// The tenant's manifests, in the order of rounds and parts.
     async fn list_manifests(&self, tenant: TenantId) -> Result<Vec<ManifestPart>, BlobError>;

@@ -1,13 +1,18 @@
 //! One tenant: what its manifest tells.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fmt::Write as _,
+};
 
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Rebuild, RebuildError, TenantRebuild};
+use serde_json::{Map, Value};
+
 use crate::{
-    MailboxId, PackId, SealedKey, TenantId, Uid,
+    MailboxId, PackId, SealedKey, TenantBuckets, TenantId, Uid,
     manifest::{Line, lines},
     port::{
         BlobError, MailboxRecord, ManifestPart, ManifestRound, MessageRecord, Record, RestoredPack, Sweep,
@@ -101,6 +106,7 @@ impl Rebuild {
             // There is a key, and nobody that it is of.
             return Ok(Some(work.report));
         }
+        self.find_buckets(tenant, record.as_mut()).await?;
         self.list(&mut work).await?;
         let unknown = self.unknown_packs(&work).await?;
         let known_rounds = self.manifests.manifest_rounds(tenant).await?;
@@ -151,6 +157,31 @@ impl Rebuild {
         }
         Err(BlobError::Corrupt(format!("round {} of the manifest does not name the tenant", round.number))
             .into())
+    }
+
+    /// Finds the tenant's own stores, and puts into its record what was set since that was written.
+    async fn find_buckets(&self, tenant: TenantId, record: Option<&mut Record>) -> Result<(), RebuildError> {
+        let row = record.and_then(|record| record.get_mut("tenants")?.first_mut()?.as_object_mut());
+        let recorded = row.as_ref().and_then(|row| buckets_of(row));
+        let before = recorded.as_ref().map_or(0, |recorded| recorded.version);
+        let found = self.store.find_buckets(tenant, recorded).await?;
+        if let (Some(row), Some(found)) = (row, found)
+            && found.version > before
+        {
+            let hex = |octets: &[u8]| {
+                let mut text = String::with_capacity(2 * octets.len());
+                for octet in octets {
+                    let _ = write!(text, "{octet:02x}");
+                }
+                Value::String(text)
+            };
+            let buckets = serde_json::to_value(&found.buckets).unwrap_or_default();
+            row.insert("buckets".into(), buckets);
+            row.insert("bucket_key".into(), found.key.map_or(Value::Null, |key| hex(&key.0)));
+            row.insert("bucket_secrets".into(), found.secrets.map_or(Value::Null, |secrets| hex(&secrets)));
+            row.insert("buckets_version".into(), found.version.into());
+        }
+        Ok(())
     }
 
     async fn is_missing(&self, tenant: TenantId) -> Result<bool, RebuildError> {
@@ -475,4 +506,17 @@ fn time_of(id: Uuid) -> OffsetDateTime {
 
 pub(super) fn from_micros(micros: i64) -> OffsetDateTime {
     OffsetDateTime::UNIX_EPOCH + time::Duration::microseconds(micros)
+}
+
+/// The stores of a tenant's own that its row in a manifest tells of.
+fn buckets_of(row: &Map<String, Value>) -> Option<TenantBuckets> {
+    let version = row.get("buckets_version")?.as_i64()?;
+    let buckets = serde_json::from_value(row.get("buckets")?.clone()).ok()?;
+    let octets = |name: &str| {
+        let text = row.get(name)?.as_str()?.as_bytes();
+        let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+        text.chunks(2).map(pair).collect::<Option<Vec<u8>>>()
+    };
+    let (key, secrets) = (octets("bucket_key").map(SealedKey), octets("bucket_secrets"));
+    Some(TenantBuckets { buckets, key, secrets, version })
 }

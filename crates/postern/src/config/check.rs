@@ -76,6 +76,12 @@ impl Config {
         if self.auth.hashes_max == Some(0) {
             return wrong("auth.hashes_max", "must be at least 1");
         }
+        if !(1..=10_000).contains(&self.tenant_buckets.requests_max) {
+            return wrong("tenant_buckets.requests_max", "must be between 1 and 10000");
+        }
+        if !(1..=100_000).contains(&self.tenant_buckets.clients_max) {
+            return wrong("tenant_buckets.clients_max", "must be between 1 and 100000");
+        }
         if !(1..=1000).contains(&self.login_backends.concurrent_max) {
             return wrong("login_backends.concurrent_max", "must be between 1 and 1000");
         }

@@ -2,9 +2,11 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use auth::HostPattern;
+use frontend::Network;
 use serde::Deserialize;
 
-use super::types::{Secret, duration, optional_duration, optional_text, text};
+use super::types::{Secret, duration, list, optional_duration, optional_text, text};
 
 /// The mailbox index.
 #[derive(Debug, Clone, Deserialize)]
@@ -33,6 +35,37 @@ impl Default for Index {
             connections_max: defaults.connections_max,
             acquire_timeout: defaults.acquire_timeout,
             statement_timeout: defaults.statement_timeout,
+        }
+    }
+}
+
+/// Buckets of tenants' own.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct TenantBuckets {
+    /// Networks they may be in though these are not public: loopback, private, link-local. What is listed here may be
+    /// reached in the clear, too. Default: none.
+    #[serde(deserialize_with = "list")]
+    pub(crate) allowed_networks: Vec<Network>,
+    /// Hosts they may be on wherever the names lead, also in the clear; `*.` in front for all below. Default: none.
+    #[serde(deserialize_with = "list")]
+    pub(crate) allowed_hosts: Vec<HostPattern>,
+    /// Whether public addresses may be reached, encrypted. Default: true.
+    pub(crate) allow_public: bool,
+    /// Requests to one of them at once. Default: 32.
+    pub(crate) requests_max: usize,
+    /// Clients held at once; past that, those that were asked longest ago are dropped. Default: 1000.
+    pub(crate) clients_max: u64,
+}
+
+impl Default for TenantBuckets {
+    fn default() -> Self {
+        Self {
+            allowed_networks: Vec::new(),
+            allowed_hosts: Vec::new(),
+            allow_public: true,
+            requests_max: 32,
+            clients_max: 1000,
         }
     }
 }

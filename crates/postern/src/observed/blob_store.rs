@@ -64,6 +64,14 @@ impl BlobStore for ObservedBlobStore {
         self.observer.observe("purge", self.blob.purge(tenant)).await
     }
 
+    async fn purge_own(&self, tenant: TenantId) -> Result<u64, BlobError> {
+        self.observer.observe("purge_own", self.blob.purge_own(tenant)).await
+    }
+
+    async fn is_elsewhere(&self, tenant: TenantId) -> bool {
+        self.blob.is_elsewhere(tenant).await
+    }
+
     async fn writer(
         &self,
         tenant: TenantId,
@@ -148,6 +156,10 @@ struct ObservedWriter {
 
 #[async_trait]
 impl EntryWriter for ObservedWriter {
+    fn is_elsewhere(&self) -> bool {
+        self.writer.is_elsewhere()
+    }
+
     async fn room(&mut self, octets: usize) -> Result<(), BlobError> {
         let room = self.writer.room(octets).await;
         room.inspect_err(|error| self.observer.count("room", error.word()))

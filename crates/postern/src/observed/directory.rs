@@ -5,11 +5,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use maildrop::{
     Actor, Address, Alias, AliasAddress, ApiKey, ApiKeyId, AppPassword, Certificate, CredentialId, Domain,
-    DomainName, LoginSettings, Mailbox, MailboxId, NewCredential, NewMailbox, Tenant, TenantId, TenantLogin,
-    TenantName,
+    DomainName, LoginSettings, Mailbox, MailboxId, NewCredential, NewMailbox, Tenant, TenantBuckets,
+    TenantId, TenantLogin, TenantName,
     port::{
         Conflict, Directory, HostCertificate, IndexError, LoginLookup, MailboxQuery, MailboxUpdate,
-        ResolvedRecipient, TenantDeletion, TenantUpdate,
+        ResolvedRecipient, StorePacks, TenantDeletion, TenantUpdate,
     },
 };
 use prometheus::Registry;
@@ -90,6 +90,25 @@ impl Directory for ObservedDirectory {
     ) -> Result<Option<i64>, IndexError> {
         let work = self.directory.set_tenant_login(tenant, settings, secrets, if_version, actor, at);
         self.observer.observe("set_tenant_login", work).await
+    }
+
+    async fn tenant_buckets(&self, tenant: TenantId) -> Result<Option<TenantBuckets>, IndexError> {
+        self.observer.observe("tenant_buckets", self.directory.tenant_buckets(tenant)).await
+    }
+
+    async fn set_tenant_buckets(
+        &self,
+        tenant: TenantId,
+        stored: &TenantBuckets,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<Option<i64>, IndexError> {
+        let work = self.directory.set_tenant_buckets(tenant, stored, actor, at);
+        self.observer.observe("set_tenant_buckets", work).await
+    }
+
+    async fn packs_by_store(&self, tenant: TenantId) -> Result<Vec<StorePacks>, IndexError> {
+        self.observer.observe("packs_by_store", self.directory.packs_by_store(tenant)).await
     }
 
     async fn begin_tenant_deletion(

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use blob::OwnStores;
 use blob::weather::{Circuit, CircuitState, Limit, Shelter, Watch};
 use prometheus::{IntCounterVec, Opts, Registry};
 
@@ -71,6 +72,44 @@ impl Watch for ObservedWeather {
     fn replica(&self, outcome: &'static str) {
         self.replica.with_label_values(&[outcome]).inc();
     }
+}
+
+/// Counts what becomes of requests to tenants' own buckets, all of them together: how many tenants there are is not
+/// bounded, and logs say whose it is.
+#[derive(Debug)]
+pub(crate) struct ObservedOwn {
+    attempts: IntCounterVec,
+}
+
+impl ObservedOwn {
+    /// Registers `postern_tenant_bucket_attempts_total`, each kind at nought.
+    pub(crate) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let help = "attempts at requests to tenants' own buckets by kind and result";
+        let opts = Opts::new("postern_tenant_bucket_attempts_total", help);
+        let attempts = IntCounterVec::new(opts, &["kind", "result"])?;
+        registry.register(Box::new(attempts.clone()))?;
+        for kind in ATTEMPT_KINDS {
+            attempts.with_label_values(&[kind, "ok"]);
+        }
+        Ok(Self { attempts })
+    }
+}
+
+impl Watch for ObservedOwn {
+    fn attempt(&self, kind: &'static str, result: &'static str) {
+        self.attempts.with_label_values(&[kind, result]).inc();
+    }
+
+    // Too few, of too many buckets, to say anything.
+    fn hedge(&self, _: &'static str) {}
+    fn replica(&self, _: &'static str) {}
+}
+
+/// Registers the gauge of clients of tenants' own buckets.
+pub(crate) fn own_stores(registry: &Registry, own: &OwnStores) -> Result<(), prometheus::Error> {
+    let own = own.clone();
+    let help = "clients held for tenants' own buckets";
+    gauge(registry, "postern_tenant_bucket_clients", help, move || own.held() as f64)
 }
 
 /// Registers the gauges of breaker and limit. A store that has none shows a closed circuit and no limit.

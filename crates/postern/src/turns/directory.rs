@@ -3,11 +3,11 @@
 use async_trait::async_trait;
 use maildrop::{
     Actor, Address, Alias, AliasAddress, ApiKey, ApiKeyId, AppPassword, Certificate, CredentialId, Domain,
-    DomainName, LoginSettings, Mailbox, MailboxId, NewCredential, NewMailbox, Tenant, TenantId, TenantLogin,
-    TenantName,
+    DomainName, LoginSettings, Mailbox, MailboxId, NewCredential, NewMailbox, Tenant, TenantBuckets,
+    TenantId, TenantLogin, TenantName,
     port::{
         Conflict, Directory, HostCertificate, IndexError, LoginLookup, MailboxQuery, MailboxUpdate,
-        ResolvedRecipient, TenantDeletion, TenantUpdate,
+        ResolvedRecipient, StorePacks, TenantDeletion, TenantUpdate,
     },
 };
 use time::OffsetDateTime;
@@ -71,6 +71,25 @@ impl Directory for InTurn<dyn Directory> {
         at: OffsetDateTime,
     ) -> Result<Option<i64>, IndexError> {
         self.inner.set_tenant_login(tenant, settings, secrets, if_version, actor, at).await
+    }
+
+    async fn tenant_buckets(&self, tenant: TenantId) -> Result<Option<TenantBuckets>, IndexError> {
+        self.inner.tenant_buckets(tenant).await
+    }
+
+    async fn set_tenant_buckets(
+        &self,
+        tenant: TenantId,
+        stored: &TenantBuckets,
+        actor: &Actor,
+        at: OffsetDateTime,
+    ) -> Result<Option<i64>, IndexError> {
+        self.inner.set_tenant_buckets(tenant, stored, actor, at).await
+    }
+
+    async fn packs_by_store(&self, tenant: TenantId) -> Result<Vec<StorePacks>, IndexError> {
+        let _turn = self.turns.take(Some(tenant)).await?;
+        self.inner.packs_by_store(tenant).await
     }
 
     async fn begin_tenant_deletion(

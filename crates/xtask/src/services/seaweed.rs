@@ -27,6 +27,15 @@ pub const READER_KEY: &str = "posternreader";
 /// Its secret.
 pub const READER_SECRET: &str = "posternreadersecret";
 
+/// An access key of somebody else, who brings a bucket along.
+pub const GUEST_KEY: &str = "posternguest";
+/// Its secret.
+pub const GUEST_SECRET: &str = "posternguestsecret";
+/// The access key that takes its place.
+pub const GUEST_KEY_NEXT: &str = "posternguestnext";
+/// Its secret.
+pub const GUEST_SECRET_NEXT: &str = "posternguestnextsecret";
+
 /// An S3 server of our own. Dropping it stops it. Buckets must be created; a missing one is an error, as on
 /// the real thing.
 #[derive(Debug)]
@@ -189,6 +198,16 @@ fn identities() -> String {
             "name": "reader",
             "credentials": [{ "accessKey": READER_KEY, "secretKey": READER_SECRET }],
             "actions": ["Read", "List"],
+        },
+        {
+            "name": "guest",
+            "credentials": [{ "accessKey": GUEST_KEY, "secretKey": GUEST_SECRET }],
+            "actions": ["Read", "Write", "List"],
+        },
+        {
+            "name": "guestnext",
+            "credentials": [{ "accessKey": GUEST_KEY_NEXT, "secretKey": GUEST_SECRET_NEXT }],
+            "actions": ["Read", "Write", "List"],
         },
     ]})
     .to_string()
