@@ -75,6 +75,7 @@ impl World {
             ("alias", alias),
             ("uid", uid),
             ("host", host),
+            ("number", "1".to_owned()),
             ("app-passwords", text(&app["id"])),
             ("api-keys", text(&key["id"])),
             ("bulletins", text(&bulletin["id"])),
@@ -152,6 +153,9 @@ fn body(operation: &str, tenant: &str) -> (&'static str, Vec<u8>) {
         "createTenantApiKey" => json(json!({ "label": "stolen", "role": "tenant_admin" })),
         "createApiKey" => json(json!({ "label": "stolen", "role": "platform_admin" })),
         "putLogin" => json(json!({ "passwords": "none" })),
+        "putBucket" => json(json!({
+            "bucket": tenant, "endpoint": "http://127.0.0.1:9", "access_key_id": "x", "secret_access_key": "x",
+        })),
         "putCertificate" => {
             let (chain, key) = certificate(&format!("pop.{tenant}.test"));
             json(json!({ "chain": chain, "key": key }))

@@ -121,6 +121,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::StoreNumber;
 
     const FROM: OffsetDateTime = datetime!(2026-01-02 0:00 UTC);
     const UNTIL: OffsetDateTime = datetime!(2026-01-03 0:00 UTC);
@@ -142,7 +143,12 @@ mod tests {
         assert_eq!(after(within, false), None);
         assert_eq!(after(pack(3, FROM - hour), true), Some(PackId::first(3, FROM)));
         assert_eq!(after(pack(3, UNTIL + hour), true), Some(PackId::first(4, FROM)));
-        assert_eq!(after(pack(255, UNTIL + hour), true), None, "there is no part after the last");
+        let of_own = |number| Some(PackId::first_in(StoreNumber(number), 0, FROM));
+        assert_eq!(after(pack(255, UNTIL + hour), true), of_own(1), "the next store is after the last part");
+        let last = PackId::first_in(StoreNumber::MAX, 255, UNTIL + hour);
+        assert_eq!(after(last, true), None, "there is none after the last");
+        let own = PackId::first_in(StoreNumber(2), 3, FROM - hour);
+        assert_eq!(after(own, true), Some(PackId::first_in(StoreNumber(2), 3, FROM)));
         assert!(PackId::first(3, FROM) < pack(3, FROM), "before all of that time");
         assert!(pack(3, FROM - hour) < PackId::first(3, FROM));
         assert_eq!((within.time(), within.shard()), (FROM + hour, 3));
