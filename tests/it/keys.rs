@@ -72,7 +72,8 @@ fn tenants_under(status: &Value, key: &str) -> u64 {
     keys.iter().find(|used| used["key"] == key).map_or(0, |used| used["tenants"].as_u64().unwrap())
 }
 
-fn read(node: &Node, user: &str) -> Vec<Vec<u8>> {
+/// The mail of a mailbox, without what delivery put in front.
+pub(crate) fn read(node: &Node, user: &str) -> Vec<Vec<u8>> {
     let mut pop3 = login(node.pop3, user, "pw");
     let count = pop3.list("LIST").len();
     let mail = (1..=count).map(|number| without_trace(&pop3.retr(number)).to_vec()).collect();

@@ -9,10 +9,13 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::support::{
-    Lmtp, Node, NodeOptions, Pop3,
-    kms::{Kms, Weather},
-    login, message, run, try_deliver, wait_for, without_trace,
+use crate::{
+    keys::read,
+    support::{
+        Lmtp, Node, NodeOptions, Pop3,
+        kms::{Kms, Weather},
+        login, message, run, try_deliver, wait_for,
+    },
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -36,14 +39,6 @@ fn configure(node: &Node, keys: &str) {
 fn send(node: &Node, to: &str, tag: &str) {
     let replies = Lmtp::connect(node.lmtp).unwrap().deliver(&[to], &message(tag, 3000)).unwrap();
     assert!(replies.iter().all(|reply| reply.starts_with("250")), "{replies:?}");
-}
-
-fn read(node: &Node, user: &str) -> Vec<Vec<u8>> {
-    let mut pop3 = login(node.pop3, user, "pw");
-    let count = pop3.list("LIST").len();
-    let mail = (1..=count).map(|number| without_trace(&pop3.retr(number)).to_vec()).collect();
-    pop3.ok("QUIT");
-    mail
 }
 
 fn create(node: &Node, tenant: &str) -> (u16, String) {

@@ -493,6 +493,7 @@ fn rebuild_with_kills(node: &Node) -> usize {
         // Whoever died had the task.
         node.stores().execute("DELETE FROM tasks");
     }
+    assert!(kills > 0, "each was over before it could be killed");
     report(&rebuild(node, &["--json"]));
     kills
 }
