@@ -1,6 +1,7 @@
 //! Finds the programs that tests need, and installs what is missing where it may.
 
 mod apt;
+mod crates;
 mod npm;
 mod venv;
 
@@ -56,7 +57,7 @@ const CLUSTER_TOOLS: [(&str, &str); 5] = [
 ];
 
 /// The programs that check what is deployed.
-const DEPLOY_TOOLS: [(&str, &str); 7] = [
+const DEPLOY_TOOLS: [(&str, &str); 8] = [
     ("python3", "python3"),
     ("openssl", "openssl"),
     ("promtool", "prometheus"),
@@ -64,6 +65,7 @@ const DEPLOY_TOOLS: [(&str, &str); 7] = [
     ("docker-compose", "docker-compose"),
     ("shellcheck", "shellcheck"),
     ("systemd-analyze", "systemd"),
+    ("lintian", "lintian"),
 ];
 
 /// What the servers are started from.
@@ -116,6 +118,10 @@ pub(crate) struct DeployTools {
     pub(crate) hadolint: PathBuf,
     /// lychee.
     pub(crate) lychee: PathBuf,
+    /// mdBook.
+    pub(crate) mdbook: PathBuf,
+    /// cargo-deb.
+    pub(crate) cargo_deb: PathBuf,
 }
 
 /// Finds or installs what the checks of `deploy/` and `helm/` are run by.
@@ -126,6 +132,8 @@ pub(crate) fn deploy(layout: &Layout) -> anyhow::Result<DeployTools> {
         checkov: venv::checkov(layout)?,
         hadolint: venv::hadolint(layout)?,
         lychee: venv::lychee(layout)?,
+        mdbook: crates::install(layout, &crates::MDBOOK)?,
+        cargo_deb: crates::install(layout, &crates::CARGO_DEB)?,
     })
 }
 

@@ -33,6 +33,11 @@ impl Args {
 /// Runs every check, and says which failed.
 pub(crate) fn run(layout: &Layout, args: &Args) -> anyhow::Result<ExitCode> {
     let tools = tools::deploy(layout)?;
+    // What the package holds, and what prints its manual pages.
+    let status = process::run(layout.cargo().args(["build", "--locked", "--package", "postern"]))?;
+    if !status.success() {
+        return Ok(process::exit_code(status));
+    }
     let mut failed = Vec::new();
     for (what, mut command) in checks(layout, &tools, args) {
         let start = Instant::now();
@@ -67,10 +72,17 @@ fn checks(layout: &Layout, tools: &DeployTools, args: &Args) -> Vec<(&'static st
     let mut compose = script("compose_check.py");
     compose.arg("--hadolint").arg(&tools.hadolint);
     let mut documents = script("docs_check.py");
-    documents.arg("--lychee").arg(&tools.lychee);
+    documents.arg("--lychee").arg(&tools.lychee).arg("--mdbook").arg(&tools.mdbook);
+    let mut package = script("package_check.py");
+    package
+        .arg("--cargo-deb")
+        .arg(&tools.cargo_deb)
+        .arg("--postern")
+        .arg(layout.target.join("debug/postern"));
     vec![
         ("container and compose files", compose),
         ("documents", documents),
+        ("Debian package", package),
         ("chart, generated files", generated),
         ("chart", chart),
         ("rules, dashboards, runbooks", script("rules_check.py")),
