@@ -21,6 +21,13 @@ const MOVE: &str =
     "UPDATE mailboxes SET later_number = message_count; UPDATE messages SET later_json = '{\"a\": 1}';";
 /// In a file of its own, as indexes on what grows are.
 const INDEX: &str = "CREATE INDEX CONCURRENTLY messages_later ON messages (tenant_id, later_json)";
+/// What the release after the next does: the form that nobody reads any more goes.
+const CONTRACT: &str = "
+    ALTER TABLE mailboxes DROP COLUMN later_text, DROP COLUMN later_number;
+    ALTER TABLE messages DROP COLUMN later_json;
+    ALTER TABLE tenants DROP COLUMN later_array;
+    DROP TABLE later_things;
+    DROP FUNCTION later_function(integer);";
 
 /// As the chart's job does it: what PostgreSQL rolled back because of others is tried again.
 fn persistently<E: std::fmt::Display>(mut run: impl FnMut() -> Result<(), E>) {
@@ -34,7 +41,7 @@ fn persistently<E: std::fmt::Display>(mut run: impl FnMut() -> Result<(), E>) {
 }
 
 #[test]
-fn nodes_serve_on_a_schema_that_a_later_release_widened_under_load() {
+fn nodes_serve_under_load_while_the_schema_is_widened_filled_and_contracted() {
     let dir = tempfile::tempdir_in(env("POSTERN_TEST_TMP")).unwrap();
     let new = PathBuf::from(env("POSTERN_TEST_BIN"));
     // A build of an earlier release, where there is one: then it is the present one that migrates.
@@ -81,6 +88,33 @@ fn nodes_serve_on_a_schema_that_a_later_release_widened_under_load() {
         cluster.migrate(1).unwrap();
     }
     assert_eq!(version(&cluster), after);
+    // Contract: only binaries that know the schema run, and what older ones needed goes from under them.
+    let known = if old.is_some() {
+        after
+    } else {
+        for statement in CONTRACT.split_inclusive(';') {
+            persistently(|| cluster.postgres.sql("postern", statement).map(drop));
+        }
+        before
+    };
+    let contracted = format!("UPDATE schema_info SET version = {known}, compatible_from = {known}");
+    persistently(|| cluster.postgres.sql("postern", &contracted).map(drop));
+    println!("contracted to {known}");
+    if let Some(old) = &old {
+        cluster.set_binary(1, old);
+        assert!(cluster.drain(1).unwrap().success());
+        let refused = cluster.up(1).expect_err("an older binary serves on a contracted schema");
+        println!("the older binary: {refused:#}");
+    }
+    for node in [1, 0] {
+        // Node 1 is down already where an older binary was refused.
+        if node == 0 || old.is_none() {
+            assert!(cluster.drain(node).unwrap().success());
+        }
+        cluster.set_binary(node, &new);
+        cluster.up(node).unwrap();
+        std::thread::sleep(Duration::from_secs(3));
+    }
     let told = load.stop();
     println!("{told}");
     assert!(told.logins > 100 && told.acked > 50, "{told}: next to no load: {:?}", told.failed.first());
