@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::{
     keys::read,
     support::{
-        Lmtp, Node, NodeOptions, Pop3,
+        Lmtp, MASTER_KEY, Node, NodeOptions, Pop3,
         kms::{Kms, Weather},
         login, message, run, try_deliver, wait_for,
     },
@@ -189,4 +189,39 @@ fn from_a_file_to_a_key_service_and_back() {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains("keys.kms_key: ") && text.contains("alias"), "{text}");
+}
+
+#[test]
+fn a_rotation_waits_for_nodes_that_may_not_use_the_key_yet() {
+    let kms = Kms::start();
+    let (mut node, user) = Node::start(&NodeOptions::servers()).with_mailbox("a");
+    send(&node, &user, "first");
+    let file = node.dir.path().join("old-key").display().to_string();
+    fs::write(&file, MASTER_KEY).unwrap();
+    let (key, endpoint) = (Kms::key("one"), format!("kms_endpoint = \"http://{}\"", kms.address));
+    configure(&node, &format!("master_key_file = {file:?}\nother_kms_keys = [\"{key}\"]\n{endpoint}"));
+    let rotating = with_keys(
+        &node,
+        "rotating",
+        &format!("kms_key = \"{key}\"\nother_master_key_files = [{file:?}]\n{endpoint}"),
+    );
+    let restart = |node: &mut Node| {
+        node.signal(15);
+        assert!(node.wait().success());
+        node.up();
+    };
+    // It has the key by its configuration, and is not let use it: mail goes on.
+    kms.set(Weather::Disabled);
+    restart(&mut node);
+    assert_eq!(read(&node, &user), [message("first", 3000)]);
+    kms.set(Weather::Fair);
+    let output = keys(&node, "rotate", &rotating);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("do not have master key"), "{said}");
+    send(&node, &user, "second");
+    restart(&mut node);
+    let output = keys(&node, "rotate", &rotating);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    send(&node, &user, "third");
+    assert_eq!(read(&node, &user), ["first", "second", "third"].map(|tag| message(tag, 3000)));
 }

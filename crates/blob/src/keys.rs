@@ -19,12 +19,14 @@ use std::{
 
 use async_trait::async_trait;
 use maildrop::{
-    MasterKeyId, SealedKey, TenantId,
+    MASTER_TENANT, MasterKeyId, SealedKey, TenantId,
     port::{BlobError, ClusterSecret, MasterKeyring},
 };
 use moka::sync::Cache;
 use tokio::{sync::Mutex, time::Instant};
 use tracing::{error, warn};
+
+use crate::weather::jittered;
 
 /// Most data keys held open at once. At some 200 octets each this is 2 MB.
 const OPEN_KEYS_MAX: u64 = 10_000;
@@ -39,6 +41,8 @@ const OPEN_KEY_MAX: Duration = Duration::from_hours(12);
 /// How often the service is asked again for one that is in use: whoever disables the master key there locks all mail
 /// within that.
 const REFRESH: Duration = Duration::from_mins(5);
+/// How much earlier that may be, by chance.
+const REFRESH_SPREAD: Duration = Duration::from_mins(1);
 /// When it is asked again after it did not answer.
 const REFRESH_RETRY: Duration = Duration::from_secs(30);
 /// Keys that are being opened by a service at once; who wants the same one waits for it. 5,500 requests a second are the
@@ -125,6 +129,31 @@ impl Keyring {
         Self { wrap: Arc::new(wrap), open: open.build(), opening }
     }
 
+    /// The master keys that seal and open here. Those of services are tried: that one is configured does not say that this
+    /// node may use it, and a rotation goes by what living nodes can open.
+    pub async fn usable(&self) -> Vec<MasterKeyId> {
+        let mut usable = Vec::new();
+        for key in self.wrap.all() {
+            match self.try_out(key.as_ref()).await {
+                Ok(()) => usable.push(key.id()),
+                Err(error) => error!(
+                    key = %key.id(), %error,
+                    "a master key is configured and cannot be used: no rotation goes by this node before it is, and the node \
+                     started again"
+                ),
+            }
+        }
+        usable
+    }
+
+    async fn try_out(&self, key: &dyn KeyWrap) -> Result<(), BlobError> {
+        if key.is_remote() {
+            let sealed = key.seal(MASTER_TENANT, &TenantKey::generate()?).await?;
+            key.open(MASTER_TENANT, &sealed).await?;
+        }
+        Ok(())
+    }
+
     /// A new data key for `tenant`, sealed.
     pub async fn generate(&self, tenant: TenantId) -> Result<SealedKey, BlobError> {
         self.wrap.seal(tenant, &TenantKey::generate()?).await
@@ -173,10 +202,7 @@ impl Keyring {
             return self.open_anew(id).await;
         }
         // A crowd that wants the same key asks once, and all of them together do not ask for too many.
-        let mut hasher = DefaultHasher::new();
-        id.hash(&mut hasher);
-        let place = &self.opening[hasher.finish() as usize % self.opening.len()];
-        let Ok(_place) = tokio::time::timeout(OPENING_WAIT, place.lock()).await else {
+        let Ok(_place) = tokio::time::timeout(OPENING_WAIT, self.place(&id).lock()).await else {
             return Err(BlobError::Unavailable("the key service is busy, or does not answer".into()));
         };
         match self.open.get(&id) {
@@ -185,16 +211,27 @@ impl Keyring {
         }
     }
 
+    /// Where a key is opened by a service, one at a time.
+    fn place(&self, id: &(TenantId, SealedKey)) -> &Mutex<()> {
+        let mut hasher = DefaultHasher::new();
+        id.hash(&mut hasher);
+        &self.opening[hasher.finish() as usize % self.opening.len()]
+    }
+
     async fn open_anew(&self, id: (TenantId, SealedKey)) -> Result<Arc<TenantKey>, BlobError> {
         let key = Arc::new(self.wrap.open(id.0, &id.1).await?);
-        let refresh_at = self.wrap.of(&id.1).is_remote().then(|| Instant::now() + REFRESH).into();
+        // Spread: what was opened in one go after a start is not asked for in one go for ever.
+        let refresh = || Instant::now() + REFRESH - jittered(REFRESH_SPREAD);
+        let refresh_at = self.wrap.of(&id.1).is_remote().then(refresh).into();
         self.open.insert(id, Arc::new(Opened { key: Arc::clone(&key), refresh_at }));
         Ok(key)
     }
 
     /// Asks the service again for a key that is in use. While it does not answer the key stays open; when it refuses, it
-    /// does not.
+    /// does not. Whoever waits for a key goes first: where its place is taken, it is asked for after the next use in
+    /// [`REFRESH_RETRY`].
     async fn refresh(&self, id: (TenantId, SealedKey)) {
+        let Ok(_place) = self.place(&id).try_lock() else { return };
         match self.open_anew(id.clone()).await {
             Ok(_) => {}
             Err(error) if error.is_retryable() => {

@@ -92,7 +92,7 @@ pub fn shelter(
 }
 
 /// Between half of `time` and all of it, by chance, so that nodes that failed together do not try together.
-fn jittered(time: Duration) -> Duration {
+pub(crate) fn jittered(time: Duration) -> Duration {
     let mut octets = [0; 2];
     // Without chance there is no harm but the crowd.
     let _ = aws_lc_rs::rand::fill(&mut octets);

@@ -11,7 +11,7 @@ use frontend::{
     Pop3Config, Pop3Service, ProxyProtocol, Server, TenantSeries, TlsIdentity,
 };
 use index::Store;
-use maildrop::port::{MasterKeyring as _, SystemClock};
+use maildrop::port::SystemClock;
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -102,7 +102,7 @@ impl Node {
         let ttl = node.config.cluster.node_ttl;
         let name = node.name();
         // Before it is known to live: a master key is used once all that live have it.
-        node.parts.store.keys.note_opens(node.parts.node, &node.parts.keyring.opens()).await?;
+        node.parts.store.keys.note_opens(node.parts.node, &node.parts.keyring.usable().await).await?;
         // A lock taken by a node nobody knows to be alive could be taken over at once.
         let pulse = node.parts.store.index.heartbeat(node.parts.node, &name, ttl).await?;
         node.parts.tenancy.throttle.set_nodes(pulse.nodes);

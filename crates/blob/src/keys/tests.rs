@@ -240,6 +240,48 @@ async fn a_master_key_that_is_disabled_closes_what_is_open() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn keys_in_use_are_asked_for_again_by_a_few_at_a_time() {
+    let service = Service::start();
+    let keyring = Keyring::new(Arc::clone(&service) as Arc<dyn KeyWrap>);
+    let mut keys = Vec::new();
+    for _ in 0..1000 {
+        let tenant = TenantId::generate();
+        keys.push((tenant, keyring.generate(tenant).await.unwrap()));
+    }
+    let open_all = async || {
+        for (tenant, sealed) in &keys {
+            keyring.open(*tenant, sealed).await.unwrap();
+        }
+    };
+    open_all().await;
+    tokio::time::sleep(REFRESH).await;
+    let asked = service.asked();
+    // All are due; what finds its place taken is left for another time.
+    open_all().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let at_once = service.asked() - asked;
+    assert!((1..=OPENING_MAX as u32).contains(&at_once), "{at_once}");
+    // In the end all are.
+    for _ in 0..60 {
+        tokio::time::sleep(REFRESH_RETRY).await;
+        open_all().await;
+    }
+    assert!(service.asked() - asked >= 1000, "{}", service.asked() - asked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_a_service_does_not_let_this_node_use_is_not_usable() {
+    let service = Service::start();
+    let ring = MasterKeys::new(Arc::new(master(8)), vec![Arc::clone(&service) as Arc<dyn KeyWrap>]);
+    let keyring = Keyring::of(ring);
+    assert_eq!(keyring.usable().await, [master(8).id(), master(7).id()]);
+    service.fail(Some(|| BlobError::Misconfigured("denied".into())));
+    assert_eq!(keyring.usable().await, [master(8).id()]);
+    // What is configured is what it was.
+    assert_eq!(keyring.opens(), [master(8).id(), master(7).id()]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_waits_for_a_service_that_hangs_is_told_in_time() {
     let service = Service::start();
     let keyring = Keyring::new(Arc::clone(&service) as Arc<dyn KeyWrap>);
